@@ -10,9 +10,11 @@ import math
 
 import torch
 
-# %% ../chapters/01_circle.ipynb #745243ae
+# %% ../chapters/01_circle.ipynb #4c5cf81c
 def circle(n, generator=None):
-    """`n` random points of the unit square, labelled 1 inside the disk of area 1/2 around (0.5, 0.5), else 0.
+    """`n` random points, labelled 1 inside the disk, else 0.
+
+    The disk has the area 1/2 and the centre (0.5, 0.5).
 
     Shape: x (n, 2), float, uniform in [0, 1); label (n,), int64.
     Raises: ValueError for n < 1.
@@ -20,15 +22,17 @@ def circle(n, generator=None):
     """
     if n < 1:
         raise ValueError(f"circle: expected at least one point, got n = {n}")
-    x = torch.rand(n, 2, generator=generator)                      # (n, 2)
-    return x, ((x - 0.5).square().sum(-1) < 1 / (2 * math.pi)).long()
+    x = torch.rand(n, 2, generator=generator)                # (n, 2)
+    inside = (x - 0.5).square().sum(-1) < 1 / (2 * math.pi)  # (n,)
+    return x, inside.long()
 
-# %% ../chapters/01_circle.ipynb #2bbc4855
+# %% ../chapters/01_circle.ipynb #430993fb
 def one_hot(label, classes=2):
-    """Rows with a one at the place of the class: T[n, k] = 1 if label[n] == k else 0.
+    """One at the place of the class: T[n, k] = 1 if label[n] == k else 0.
 
     Shape: label (*), integers in [0, classes) -> (*, classes), float.
-    Raises: TypeError for labels that are not int64; ValueError for a label out of range.
+    Raises: TypeError for labels that are not int64; ValueError for a
+    label out of range.
     Source: chapter 01.
     """
     if label.dtype != torch.int64:
@@ -36,57 +40,72 @@ def one_hot(label, classes=2):
     if label.numel() and not 0 <= label.min() <= label.max() < classes:
         raise ValueError(f"one_hot: expected labels in [0, {classes}), got "
                          f"{label.min().item()} to {label.max().item()}")
-    return torch.eye(classes, device=label.device)[label]          # (*, classes)
+    return torch.eye(classes, device=label.device)[label]  # (*, classes)
 
-# %% ../chapters/01_circle.ipynb #a8c1bb7e
+# %% ../chapters/01_circle.ipynb #53e7054e
 def standardize(train, *others):
-    """Shift and scale by the mean and standard deviation of `train`: (x - mean) / std, for `train` and all others.
+    """(x - mean) / std for each x, with the mean and std of `train`.
 
-    Shape: each (N, features), its own N -> the same shapes, as a tuple; one tensor alone comes back alone.
-    Raises: ValueError for fewer than two training rows, or a feature that does not vary in them.
+    Shape: each (N, features), its own N -> the same shapes, as a tuple;
+    `train` alone comes back alone.
+    Raises: ValueError for fewer than two training rows, or for a feature
+    that does not vary in them.
     Source: chapter 01.
     """
     if train.shape[-2] < 2:
-        raise ValueError(f"standardize: expected at least 2 training rows, got {train.shape[-2]}")
-    mean, std = train.mean(-2, keepdim=True), train.std(-2, keepdim=True)  # (1, features)
+        raise ValueError(f"standardize: expected at least 2 training "
+                         f"rows, got {train.shape[-2]}")
+    mean = train.mean(-2, keepdim=True)                    # (1, features)
+    std = train.std(-2, keepdim=True)                      # (1, features)
     if (std == 0).any():
-        raise ValueError(f"standardize: expected features that vary, got standard deviations {std.tolist()}")
+        raise ValueError(f"standardize: expected features that vary, "
+                         f"got standard deviations {std.tolist()}")
     scaled = tuple((x - mean) / std for x in (train, *others))
     return scaled if others else scaled[0]
 
-# %% ../chapters/01_circle.ipynb #fc277a51
+# %% ../chapters/01_circle.ipynb #3dcdd17a
 def split(x, t, fraction=0.1, generator=None):
-    """Hold a random `fraction` of the rows back: ((x, t) to train on, (x, t) held back), each row in one of them.
+    """((x, t) to train on, (x, t) held back): a random `fraction` is held.
 
-    Shape: x (N, ...), t (N, ...); round(N * fraction) rows are held back, at least one on each side.
-    Raises: ValueError where one side would be empty, or x and t differ in length.
+    Shape: x (N, ...), t (N, ...); round(N * fraction) rows are held back.
+    Raises: ValueError where one side would be empty, or where x and t
+    differ in length.
     Source: chapter 01.
     """
     held = round(len(x) * fraction)
     if len(x) != len(t):
-        raise ValueError(f"split: expected as many targets as inputs ({len(x)}), got {len(t)}")
+        raise ValueError(f"split: expected as many targets as inputs, "
+                         f"{len(x)}, got {len(t)}")
     if not 0 < held < len(x):
-        raise ValueError(f"split: expected at least one row on each side, got fraction = {fraction} of {len(x)} rows")
+        raise ValueError(f"split: expected at least one row on each side, "
+                         f"got fraction = {fraction} of {len(x)} rows")
     order = torch.randperm(len(x), generator=generator).to(x.device)
     back, kept = order[:held], order[held:]
     return (x[kept], t[kept]), (x[back], t[back])
 
-# %% ../chapters/01_circle.ipynb #3a93038b
-def batches(x, t, batch_size, shuffle=False, generator=None, drop_last=False):
-    """Yield (x, t) batch by batch; shuffled anew at each call if asked; the last one may be smaller, or is dropped.
+# %% ../chapters/01_circle.ipynb #399ebd12
+def batches(x, t, batch_size, shuffle=False, generator=None,
+            drop_last=False):
+    """An iterator over (x, t), `batch_size` rows at a time.
 
-    Shape: x (N, ...), t (N, ...) -> pairs of (batch_size, ...), ceil(N / batch_size) of them (floor with drop_last).
-    Raises: ValueError for an empty data set, a batch size below 1, or x and t of different lengths (at the call).
+    Shape: x (N, ...), t (N, ...); ceil(N / batch_size) batches, of which
+    the last may be smaller; `drop_last` leaves such a one out.
+    Raises: ValueError for an empty data set, a batch size below 1, or x
+    and t of different lengths, at the call.
     Source: chapter 01.
     """
     if len(x) == 0:
-        raise ValueError(f"batches: expected a data set with at least one row, got shape {tuple(x.shape)}")
+        raise ValueError(f"batches: expected at least one row, "
+                         f"got shape {tuple(x.shape)}")
     if len(x) != len(t):
-        raise ValueError(f"batches: expected as many targets as inputs ({len(x)}), got {len(t)}")
+        raise ValueError(f"batches: expected as many targets as inputs, "
+                         f"{len(x)}, got {len(t)}")
     if batch_size < 1:
-        raise ValueError(f"batches: expected a batch size of at least 1, got {batch_size}")
+        raise ValueError(f"batches: expected a batch size of at least 1, "
+                         f"got {batch_size}")
     if shuffle:
         order = torch.randperm(len(x), generator=generator).to(x.device)
         x, t = x[order], t[order]
     stop = len(x) - len(x) % batch_size if drop_last else len(x)
-    return ((x[i:i + batch_size], t[i:i + batch_size]) for i in range(0, stop, batch_size))
+    return ((x[i:i + batch_size], t[i:i + batch_size])
+            for i in range(0, stop, batch_size))

@@ -25,11 +25,14 @@ def show(fig, alt):
     display(fig, metadata={"image/png": {"alt": alt}})
     plt.close(fig)
 
-# %% ../chapters/01_circle.ipynb #c674bad3
+# %% ../chapters/01_circle.ipynb #057f4d3e
+import math
+
+
 def plot_points(ax, x, label, size=3):
-    """Draw points (N, 2), blue where the label is 1, orange where it is 0, and the true circle."""
+    """Points (N, 2), blue for label 1, orange for 0, and the true circle."""
     for value, color in ((1, BLUE), (0, ORANGE)):
         ax.plot(*x[label == value].mT, ".", color=color, markersize=size)
-    ax.add_patch(plt.Circle((0.5, 0.5), 0.398942, fill=False, lw=1.5))
+    ax.add_patch(plt.Circle((0.5, 0.5), (2 * math.pi) ** -0.5, fill=False))
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.set(xlabel="$x_1$", ylabel="$x_2$")

@@ -1,11 +1,11 @@
 """Run, normalise, export and show the chapters.
 
-    python tools/chapters.py run    [NOTEBOOK ...]  execute in a fresh kernel, write in normal form
-    python tools/chapters.py clean  [NOTEBOOK ...]  write in normal form, without executing
-    python tools/chapters.py html   [NOTEBOOK ...]  write build/html/NAME.html, readable without a network
-    python tools/chapters.py export                 write minidl/ from the chapters
-    python tools/chapters.py check                  fail unless every notebook is in normal form, minidl/ in step
-    python tools/chapters.py reproduce              run the last chapter, write build/reproduction.html, print its table
+python tools/chapters.py run   [NOTEBOOK ...]  execute in a fresh kernel, write in normal form
+python tools/chapters.py clean [NOTEBOOK ...]  write in normal form, without executing
+python tools/chapters.py html  [NOTEBOOK ...]  write build/html/NAME.html, readable without a network
+python tools/chapters.py export                write minidl/ from the chapters
+python tools/chapters.py check                 fail unless notebooks and package are as these would write them
+python tools/chapters.py reproduce             run the last chapter: its table, and build/reproduction.html
 
 Without NOTEBOOK, every chapter and every solution is meant.
 """
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 
-import jinja2
 import nbformat
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
@@ -35,11 +34,11 @@ NOTEBOOK_METADATA = {
     "language_info": {"name": "python"},
 }
 CELL_METADATA = {"tags", "nbgrader"}
+TABLE_TAG = "reproduction-table"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-TABLE_TAG = "reproduction-table"
 
-# nbconvert's own page fetches MathJax 2, RequireJS and Mermaid from the network and drops a figure's alt text.
+# nbconvert's own page fetches its scripts from the network and drops the alt text of figures.
 PAGE = """
 {%- extends "lab/index.html.j2" -%}
 {%- block html_head_js_requirejs -%}{%- endblock -%}
@@ -51,27 +50,27 @@ PAGE = """
 {%- block data_png -%}
 <div class="jp-RenderedImage jp-OutputArea-output">
 <img src="data:image/png;base64,{{ output.data["image/png"] }}"
-     alt="{{ output | get_metadata("alt", "image/png") or "" | escape_html }}">
+     alt="{{ (output | get_metadata("alt", "image/png") or "") | escape_html }}">
 </div>
 {%- endblock -%}
 """
 
 
 def notebooks():
-    """Every chapter, then every solution, in the order of their numbers."""
+    """Every chapter, then every solution, each in the order of the numbers."""
     return sorted(CHAPTERS.glob("*.ipynb")) + sorted(CHAPTERS.glob("solutions/*.ipynb"))
 
 
 def freeze_widgets(outputs, state):
-    """Replace each widget by what it shows at its default value, which a page without a kernel can show too.
+    """Replace each widget by the picture it shows now, at the default value of its sliders.
 
-    Running the cell in JupyterLab brings the slider back.
+    A page without a kernel can show that; running the cell in JupyterLab brings the sliders back.
     """
 
     def shown(reference):
         model = state.get(reference.removeprefix("IPY_MODEL_"), {}).get("state", {})
-        found = [nbformat.from_dict(output) for output in model.get("outputs", [])]
-        return found + [output for child in model.get("children", []) for output in shown(child)]
+        own = [nbformat.from_dict(output) for output in model.get("outputs", [])]
+        return own + [output for child in model.get("children", []) for output in shown(child)]
 
     frozen = []
     for output in outputs:
@@ -81,13 +80,14 @@ def freeze_widgets(outputs, state):
 
 
 def clean(notebook):
-    """Return a copy of `notebook` in normal form: outputs kept, noise gone, execution counts 1..n."""
+    """Return a copy of `notebook` in normal form: outputs kept, noise gone, counts 1..n."""
     notebook = copy.deepcopy(notebook)
     state = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     notebook.metadata = nbformat.from_dict(NOTEBOOK_METADATA)
     count = 0
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in cell.metadata if key in CELL_METADATA})
+        kept = {key: value for key, value in cell.metadata.items() if key in CELL_METADATA}
+        cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type != "code":
             continue
         if not cell.source.strip():
@@ -97,52 +97,147 @@ def clean(notebook):
         cell.execution_count = count
         cell.outputs = freeze_widgets(cell.outputs, state)
         for output in cell.outputs:
-            if "execution_count" in output:
+            if output.output_type == "execute_result":
                 output.execution_count = count
+            if output.output_type == "error":  # a refusal shown on purpose: no paths of this machine
+                output.traceback = [f"{output.ename}: {output.evalue}"]
             if "data" in output:
                 alt = output.metadata.get("image/png", {}).get("alt")
                 output.metadata = nbformat.from_dict({"image/png": {"alt": alt}} if alt else {})
                 if len(output.data) > 1:
-                    output.data.pop(WIDGET, None)  # its model id is another one in every run
+                    output.data.pop(WIDGET, None)  # another model id in every run
                 if "image/png" in output.data:
                     output.data["image/png"] = output.data["image/png"].rstrip("\n")
-            if output.output_type == "error":  # a refusal shown on purpose: the message, not this machine's paths
-                output.traceback = [f"{output.ename}: {output.evalue}"]
     return notebook
 
 
 def normal_form(text):
-    """The text of a notebook file in normal form."""
+    """The text of a notebook file, in normal form."""
     notebook = clean(nbformat.reads(text, as_version=4))
     nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"
 
 
 class Client(NotebookClient):
-    """Runs a notebook in a fresh kernel; with `bar`, shows there which cell is reached and what it prints."""
+    """Runs the notebook at `path` in a fresh kernel; `bar` shows its progress and what it prints."""
 
     def __init__(self, path, bar=None):
-        notebook = nbformat.read(path, as_version=4)
-        super().__init__(notebook, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+        here = {"metadata": {"path": str(path.parent)}}
+        super().__init__(nbformat.read(path, as_version=4), kernel_name="python3", resources=here)
         self.bar = bar
+        if bar is not None:
+            bar.reset(sum(cell.cell_type == "code" for cell in self.nb.cells))
+            self.on_cell_complete = lambda cell, cell_index: bar.update()
 
     def process_message(self, msg, cell, cell_index):
+        """Take one message of the kernel; printed text is shown at once, not after the cell."""
         if self.bar is not None and msg["msg_type"] == "stream":
             self.bar.write(msg["content"]["text"].rstrip("\n"), file=sys.stderr)
         return super().process_message(msg, cell, cell_index)
 
-    async def async_execute_cell(self, cell, *args, **kwargs):
-        done = await super().async_execute_cell(cell, *args, **kwargs)
-        if self.bar is not None:
-            self.bar.update(cell.cell_type == "code")
-        return done
+
+def exported():
+    """What the chapters export: {file name: bytes}.
+
+    nbdev-export works on a copy, in an empty folder: no stale file survives, and a failure half-way
+    leaves the package as it was. Its index `_modidx.py` serves nbdev's website alone.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        project = pathlib.Path(folder)
+        (project / "chapters").mkdir()
+        for source in [ROOT / "pyproject.toml", *CHAPTERS.glob("*.ipynb")]:
+            shutil.copy(source, project / source.relative_to(ROOT))
+        command = pathlib.Path(sys.executable).with_name("nbdev-export")
+        subprocess.run([command], cwd=project, check=True)
+        return read_package(project / "minidl")
+
+
+def read_package(folder):
+    """The files of a package that nbdev writes: {file name: bytes}. `__init__.py` is written by hand."""
+    return {file.name: file.read_bytes() for file in folder.glob("[!_]*.py")}
+
+
+def out_of_step():
+    """The names of the files in minidl/ that are not what the chapters export: changed, missing or stale."""
+    is_, should_be = read_package(PACKAGE), exported()
+    return sorted(n for n in is_.keys() | should_be.keys() if is_.get(n) != should_be.get(n))
+
+
+def export():
+    """Make minidl/ what the chapters export."""
+    new = exported()
+    for name in read_package(PACKAGE).keys() - new.keys():
+        (PACKAGE / name).unlink()
+    for name, content in new.items():
+        (PACKAGE / name).write_bytes(content)
+
+
+def check(paths):
+    """What is not in order, a line each."""
+    rough = [p for p in paths if (text := p.read_text(encoding="utf-8")) != normal_form(text)]
+    return [f"{p.relative_to(ROOT)}: not in normal form, try `make run`" for p in rough] + [
+        f"minidl/{name}: not what the chapters export, try `make export`" for name in out_of_step()
+    ]
 
 
 def page(notebook, target, links):
-    """Write `notebook` as one HTML page, with MathJax beside it; `links` says where a link to a chapter leads."""
-    loader = jinja2.DictLoader({"page.html.j2": PAGE})
-    html, _ = HTMLExporter(extra_loaders=[loader], template_file="page.html.j2").from_notebook_node(notebook)
+    """Write `notebook` as one HTML page with MathJax beside it; a link to a chapter goes to `links`."""
+    html, _ = HTMLExporter(raw_template=PAGE).from_notebook_node(notebook)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(re.sub(r'href="([\w/.]+)\.ipynb', f'href="{links}', html), encoding="utf-8")
     mathjax = pathlib.Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
     shutil.copy(mathjax / "static" / "mathjax" / "tex-svg.js", target.parent)
+
+
+def reproduce():
+    """Run the chapter with the highest number, write it as build/reproduction.html, print its table."""
+    last = max(path.name[:2] for path in CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
+    result = None
+    for path in sorted(CHAPTERS.glob(f"{last}_*.ipynb")):
+        with tqdm(desc=path.stem, unit="cell") as bar:
+            notebook = clean(Client(path, bar).execute())
+        if result is None:
+            result = notebook
+        else:
+            result.cells += notebook.cells
+    page(result, BUILD / "reproduction.html", "../chapters/")
+    for cell in result.cells:
+        if TABLE_TAG in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                print(output.get("text") or output.data["text/plain"])
+
+
+def write(path, what):
+    """Execute the notebook at `path`, or take it as it is; write it in normal form, or as a page."""
+    if what == "html":
+        page(nbformat.read(path, as_version=4), BUILD / "html" / f"{path.stem}.html", "")
+        return
+    started = time.perf_counter()
+    before = path.read_text(encoding="utf-8")
+    after = nbformat.writes(Client(path).execute()) if what == "run" else before
+    after = normal_form(after)
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+    print(f"{path.relative_to(ROOT)}: {time.perf_counter() - started:.1f} s")
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "clean", "html", "export", "check", "reproduce"])
+    parser.add_argument("notebooks", nargs="*", type=pathlib.Path)
+    arguments = parser.parse_args()
+    paths = [path.resolve() for path in arguments.notebooks] or notebooks()
+    if arguments.what == "export":
+        export()
+    elif arguments.what == "check":
+        sys.exit("\n".join(check(paths)))
+    elif arguments.what == "reproduce":
+        reproduce()
+    else:
+        for path in paths:
+            write(path, arguments.what)
+
+
+if __name__ == "__main__":
+    main()
