@@ -13,6 +13,7 @@ Without NOTEBOOK, every chapter and every solution is meant.
 import argparse
 import copy
 import importlib.util
+import itertools
 import pathlib
 import re
 import shutil
@@ -23,6 +24,7 @@ import time
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
@@ -80,26 +82,21 @@ def freeze_widgets(outputs, state):
 
 
 def clean(notebook):
-    """Return a copy of `notebook` in normal form: outputs kept, noise gone, counts 1..n."""
+    """Return a copy of `notebook` in normal form: outputs kept, noise gone.
+
+    The counts stay as they are: only a run makes them 1..n, so they tell whether there was one.
+    """
     notebook = copy.deepcopy(notebook)
     state = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     notebook.metadata = nbformat.from_dict(NOTEBOOK_METADATA)
-    count = 0
     for cell in notebook.cells:
         kept = {key: value for key, value in cell.metadata.items() if key in CELL_METADATA}
         cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type != "code":
             continue
-        if not cell.source.strip():
-            cell.execution_count, cell.outputs = None, []
-            continue
-        count += 1
-        cell.execution_count = count
         cell.outputs = freeze_widgets(cell.outputs, state)
         for output in cell.outputs:
-            if output.output_type == "execute_result":
-                output.execution_count = count
-            if output.output_type == "error":  # a refusal shown on purpose: no paths of this machine
+            if output.output_type == "error":  # a refusal shown on purpose: no paths of a machine
                 output.traceback = [f"{output.ename}: {output.evalue}"]
             if "data" in output:
                 alt = output.metadata.get("image/png", {}).get("alt")
@@ -111,9 +108,9 @@ def clean(notebook):
     return notebook
 
 
-def normal_form(text):
-    """The text of a notebook file, in normal form."""
-    notebook = clean(nbformat.reads(text, as_version=4))
+def normal_form(notebook):
+    """The text of the file that holds `notebook` in normal form."""
+    notebook = clean(notebook)
     nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"
 
@@ -122,8 +119,10 @@ class Client(NotebookClient):
     """Runs the notebook at `path` in a fresh kernel; `bar` shows its progress and what it prints."""
 
     def __init__(self, path, bar=None):
+        notebook = nbformat.read(path, as_version=4)
         here = {"metadata": {"path": str(path.parent)}}
-        super().__init__(nbformat.read(path, as_version=4), kernel_name="python3", resources=here)
+        quiet = ["--log-level=ERROR"]  # the kernel's own notices: one on TCP at every start
+        super().__init__(notebook, kernel_name="python3", resources=here, extra_arguments=quiet)
         self.bar = bar
         if bar is not None:
             bar.reset(sum(cell.cell_type == "code" for cell in self.nb.cells))
@@ -134,6 +133,14 @@ class Client(NotebookClient):
         if self.bar is not None and msg["msg_type"] == "stream":
             self.bar.write(msg["content"]["text"].rstrip("\n"), file=sys.stderr)
         return super().process_message(msg, cell, cell_index)
+
+
+def execute(path, bar=None):
+    """The notebook at `path`, run; a cell that fails ends the program with its traceback."""
+    try:
+        return Client(path, bar).execute()
+    except CellExecutionError as error:
+        sys.exit(f"{path.relative_to(ROOT)}: {error}")
 
 
 def exported():
@@ -174,51 +181,51 @@ def export():
 
 def check(paths):
     """What is not in order, a line each."""
-    rough = [p for p in paths if (text := p.read_text(encoding="utf-8")) != normal_form(text)]
+    rough = [p for p in paths if p.read_text(encoding="utf-8") != normal_form(nbformat.read(p, as_version=4))]
     return [f"{p.relative_to(ROOT)}: not in normal form, try `make run`" for p in rough] + [
         f"minidl/{name}: not what the chapters export, try `make export`" for name in out_of_step()
     ]
 
 
-def page(notebook, target, links):
-    """Write `notebook` as one HTML page with MathJax beside it; a link to a chapter goes to `links`."""
+def page(notebook, target, chapters=""):
+    """Write `notebook` as one HTML page with MathJax beside it.
+
+    A link to a chapter leads to its page, or to the notebook in the folder `chapters`.
+    """
     html, _ = HTMLExporter(raw_template=PAGE).from_notebook_node(notebook)
+    link = rf'href="{chapters}\1.ipynb' if chapters else r'href="\1.html'
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(re.sub(r'href="([\w/.]+)\.ipynb', f'href="{links}', html), encoding="utf-8")
+    target.write_text(re.sub(r'href="([\w./]+)\.ipynb', link, html), encoding="utf-8")
     mathjax = pathlib.Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
     shutil.copy(mathjax / "static" / "mathjax" / "tex-svg.js", target.parent)
 
 
 def reproduce():
-    """Run the chapter with the highest number, write it as build/reproduction.html, print its table."""
+    """Run the notebooks with the highest number, write them as build/reproduction.html, print the table."""
     last = max(path.name[:2] for path in CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
-    result = None
+    cells = []
     for path in sorted(CHAPTERS.glob(f"{last}_*.ipynb")):
         with tqdm(desc=path.stem, unit="cell") as bar:
-            notebook = clean(Client(path, bar).execute())
-        if result is None:
-            result = notebook
-        else:
-            result.cells += notebook.cells
-    page(result, BUILD / "reproduction.html", "../chapters/")
-    for cell in result.cells:
-        if TABLE_TAG in cell.metadata.get("tags", []):
-            for output in cell.outputs:
-                print(output.get("text") or output.data["text/plain"])
+            notebook = clean(execute(path, bar))
+        cells += notebook.cells
+    tables = [cell for cell in cells if TABLE_TAG in cell.metadata.get("tags", [])]
+    if not tables:
+        sys.exit(f"reproduce: expected a cell tagged {TABLE_TAG} in a chapter {last}, got none")
+    page(nbformat.v4.new_notebook(notebook.metadata, cells=cells), BUILD / "reproduction.html", "../chapters/")
+    for output in itertools.chain.from_iterable(cell.outputs for cell in tables):
+        print(output.get("text") or output.data["text/plain"])
+    print("figures: build/reproduction.html")
 
 
 def write(path, what):
     """Execute the notebook at `path`, or take it as it is; write it in normal form, or as a page."""
-    if what == "html":
-        page(nbformat.read(path, as_version=4), BUILD / "html" / f"{path.stem}.html", "")
-        return
     started = time.perf_counter()
-    before = path.read_text(encoding="utf-8")
-    after = nbformat.writes(Client(path).execute()) if what == "run" else before
-    after = normal_form(after)
-    if after != before:
-        path.write_text(after, encoding="utf-8")
-    print(f"{path.relative_to(ROOT)}: {time.perf_counter() - started:.1f} s")
+    notebook = execute(path) if what == "run" else nbformat.read(path, as_version=4)
+    if what == "html":
+        page(notebook, BUILD / "html" / path.relative_to(CHAPTERS).with_suffix(".html"))
+    elif (text := normal_form(notebook)) != path.read_text(encoding="utf-8"):
+        path.write_text(text, encoding="utf-8")
+    print(f"{path.relative_to(ROOT)}: {time.perf_counter() - started:.1f} s", flush=True)
 
 
 def main():
@@ -231,7 +238,7 @@ def main():
     if arguments.what == "export":
         export()
     elif arguments.what == "check":
-        sys.exit("\n".join(check(paths)))
+        sys.exit("\n".join(check(paths)) or None)
     elif arguments.what == "reproduce":
         reproduce()
     else:

@@ -1,0 +1,77 @@
+# `make` alone lists the commands. Each does what set-up it needs.
+
+PYTHON ?= python3
+TORCH  := torch==2.13.0
+VENV   := .venv
+READY  := $(VENV)/.ready
+PY     := $(VENV)/bin/python
+TOOL   := $(PY) tools/chapters.py
+
+# What a reader's own settings must not change: where packages go, which code is imported, how figures look.
+export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_USER := 0
+unexport JUPYTER_PATH MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONWARNINGS
+
+.PHONY: help setup reproduce test lab export run chapter check browser clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## make the environment .venv, with PYTHON=python3
+	@echo "ready: $(PY)"
+
+# The stamp holds the folder: an environment that was moved is made anew, for its scripts name the old place.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+MOVED := $(if $(wildcard $(READY)),--clear)
+endif
+
+# torch first and alone, so that pip settles on this build before other packages ask for any.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(MOVED) $(VENV)
+	$(PY) -m pip install $(TORCH)
+	$(PY) -m pip install -e ".[dev]"
+	@$(PY) -c "import matplotlib.font_manager" # its cache of fonts, which takes a while and says so
+	@echo "$(CURDIR)" > $@
+
+reproduce: $(READY) ## run the last chapter: print its table, write build/reproduction.html
+	@$(TOOL) reproduce
+
+test: $(READY) ## run every notebook and test again and compare; minidl/ must be what the chapters export
+	$(TOOL) check
+	$(PY) -m pytest --nbval
+
+lab: $(READY) ## open JupyterLab at chapter 00
+	$(PY) -m jupyterlab chapters/00_map.ipynb
+
+export: $(READY) ## write minidl/ from the chapters
+	$(TOOL) export
+
+run: export ## execute every notebook and store its outputs in normal form
+	$(TOOL) run
+
+chapter: $(READY) ## N=04: export, run and test one chapter and its solutions
+	$(TOOL) export
+	$(TOOL) run $(NOTEBOOKS)
+	$(PY) -m pytest --nbval $(NOTEBOOKS)
+
+UNKNOWN   = $(error make chapter: expected the number of a chapter, as in N=04, got N=$(N))
+NOTEBOOKS = $(or $(and $(N),$(wildcard chapters/$(N)_*.ipynb)),$(UNKNOWN)) $(wildcard chapters/solutions/$(N)_*.ipynb)
+
+check: $(READY) ## lint; are notebooks in normal form, is minidl/ in step?
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(TOOL) check
+
+browser: $(VENV)/.browser ## move every chapter's slider in JupyterLab, in Debian's chromium
+	$(PY) -m pytest -m browser tests/test_lab.py
+
+$(VENV)/.browser: $(READY)
+	$(PY) -m pip install -e ".[browser]"
+	@touch $@
+
+clean: ## remove the environment, build/ and caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

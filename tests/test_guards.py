@@ -1,0 +1,262 @@
+"""The package keeps its one rule: basic tensor operations, and nothing that a chapter does not export.
+
+A guard is a function from what it reads to complaints, a line each. Every guard is shown a planted
+violation too: one that cannot complain guards nothing.
+"""
+
+import ast
+import re
+import tomllib
+
+import pytest
+import torch
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import chapters
+
+ROOT, PACKAGE = chapters.ROOT, chapters.PACKAGE
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# All that the package takes from PyTorch: functions with `torch.`, methods and attributes with a dot alone.
+# The list is exact: a name that is used and not here fails, and so does one that is here and not used.
+ALLOWED = {
+    "types and constants": """
+        torch.Tensor torch.dtype torch.float64 torch.inf torch.int64""",
+    "creation": """
+        torch.as_tensor torch.eye torch.ones_like torch.tensor torch.zeros_like""",
+    "random": """
+        torch.manual_seed torch.rand torch.randn_like torch.random.fork_rng torch.randperm""",
+    "arithmetic": """
+        .abs .nan_to_num .square""",
+    "reductions": """
+        .any .argmax .max .mean .min .std .sum torch.allclose""",
+    "shapes and indices": """
+        .mT .numel .reshape .shape .view torch.unravel_index""",
+    "types and places": """
+        .data .detach .device .dtype .is_floating_point .item .long .to .tolist""",
+    "in place": """
+        .copy_""",
+    "no gradients": """
+        torch.is_grad_enabled torch.no_grad""",
+    "words that Python's own containers share with tensors": """
+        .values""",
+    "other modules": """
+        contextlib functools math torch""",
+}
+LIST = {name for group in ALLOWED.values() for name in group.split()}
+OWN = {"backward", "grad"}  # Module.backward and Parameter.grad are what the course is about
+PLOTTING = {"IPython", "ipywidgets", "matplotlib", "numpy"}  # in plots.py alone
+
+# Never to be listed: what PyTorch has ready-made, derivatives of its own, and what hides from this list.
+READY_MADE = {n for n, f in vars(torch.nn.functional).items() if callable(f) and not isinstance(f, type)}
+READY_MADE -= {"relu", "relu_", "sigmoid", "tanh"}
+REFUSED = re.compile(r"nn|optim|autograd|func|ops|jit|compile|_C|requires_grad_?|.*(backward|fused).*|_(?!foreach_).*")
+
+
+def dotted(node):
+    """`a.b.c` as a string; None for anything else."""
+    if isinstance(node, ast.Attribute) and (front := dotted(node.value)):
+        return f"{front}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def is_tensors(word):
+    """Whether tensors have an attribute of this name, and it is neither Python's nor the package's own."""
+    return hasattr(torch.Tensor, word) and word not in OWN and not word.startswith("__")
+
+
+def names(text):
+    """The (line, name) of everything that a module takes from PyTorch, and of the modules it imports."""
+    inner = set()  # torch.random in torch.random.fork_rng, torch in torch.random
+    others = set()  # the names of modules that are not PyTorch's: math.sqrt is no method of a tensor
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                others.add(alias.asname or alias.name)
+                renamed = alias.asname and alias.name.startswith("torch")
+                yield node.lineno, f"{alias.name} as {alias.asname}" if renamed else alias.name
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            hers = node.module.split(".")[0] == "torch"
+            yield from ((node.lineno, f"{node.module}.{a.name}") for a in node.names if hers)
+            yield from [] if hers else [(node.lineno, node.module)]
+        elif isinstance(node, ast.Attribute):
+            name = dotted(node) or ""
+            inner.add(node.value)
+            if name.startswith("torch."):
+                if node not in inner:
+                    yield node.lineno, name
+            elif name.split(".")[0] not in others and is_tensors(node.attr):
+                yield node.lineno, f".{node.attr}"
+        elif isinstance(node, ast.Name) and node.id == "torch" and node not in inner:
+            yield node.lineno, "torch as a value"
+        elif isinstance(node, ast.Name) and node.id in ("eval", "exec", "__import__"):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Call) and dotted(node.func) == "getattr":
+            word = getattr(node.args[1], "value", "")
+            if isinstance(word, str) and is_tensors(word):
+                yield node.lineno, f".{word}"
+
+
+def unlisted(text, file="linear.py"):
+    """Names that the list does not have."""
+    free = PLOTTING if file == "plots.py" else {"minidl"}
+    return [
+        f"{file}:{line}: {name} is not in ALLOWED"
+        for line, name in names(text)
+        if name not in LIST and name.split(".")[0] not in free
+    ]
+
+
+def unused(texts, listed=LIST):
+    """Names on the list that no file uses."""
+    return sorted(listed - {name for text in texts for _, name in names(text)})
+
+
+def refused(listed):
+    """Names that no list may have."""
+    parts = {name: name.removeprefix("torch").strip(".").split(".") for name in listed}
+    return [n for n, words in parts.items() if any(w in READY_MADE or REFUSED.fullmatch(w) for w in words)]
+
+
+def headless(text, file="linear.py"):
+    """A generated file names the chapters it comes from, and they exist."""
+    named = re.findall(r"\.\./chapters/([\w.]+\.ipynb)", text)
+    missing = [name for name in named if not (chapters.CHAPTERS / name).exists()]
+    generated = "AUTOGENERATED! DO NOT EDIT! File to edit: ../chapters/" in text
+    return [f"{file}: no chapter {name}" for name in missing] + ([] if generated else [f"{file}: written by hand"])
+
+
+def stray(files, exported):
+    """Files of the package that no chapter exports."""
+    return sorted(set(files) - set(exported) - {"__init__.py"})
+
+
+def disagreements(environment, project, makefile):
+    """Where environment.yml names other packages than pyproject.toml, or a pin outside its range."""
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    ranges = {r.name: r.specifier for r in map(Requirement, wanted)}
+    *conda, pip = environment["dependencies"]
+    pins = dict(line.split("==") for line in pip["pip"] if line != "-e .")
+    python = dict(re.findall(r"(\w+)=([\d.]+)", " ".join(conda))).get("python", "0")
+    found = [f"{name}: not in both" for name in sorted(ranges.keys() ^ pins.keys())]
+    found += [
+        f"{name}: {pins[name]} is outside" for name in ranges.keys() & pins.keys() if pins[name] not in ranges[name]
+    ]
+    found += [] if python in SpecifierSet(project["requires-python"]) else [f"python {python} is outside"]
+    found += [] if {"pip", "-e ."} <= {*conda, *pip["pip"]} else ["pip, or -e ., is missing"]
+    return found + ([] if f"torch=={pins.get('torch')}\n" in makefile else ["Makefile: another torch"])
+
+
+def expect_none(complaints):
+    """Fail with the complaints themselves, a line each."""
+    if complaints:
+        pytest.fail("\n".join(complaints), pytrace=False)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_package_uses_listed_names_only(file):
+    expect_none(unlisted(file.read_text(encoding="utf-8"), file.name))
+
+
+def test_list_has_no_more_than_is_used():
+    expect_none(unused(file.read_text(encoding="utf-8") for file in FILES))
+
+
+def test_list_has_nothing_ready_made():
+    expect_none(refused(LIST))
+
+
+def test_package_is_what_the_chapters_export():
+    expect_none(chapters.out_of_step())
+    expect_none(stray((str(file.relative_to(PACKAGE)) for file in FILES), chapters.exported()))
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.name != "__init__.py"], ids=lambda file: file.name)
+def test_header_names_chapters(file):
+    expect_none(headless(file.read_text(encoding="utf-8"), file.name))
+
+
+def environment():
+    """What is held together: environment.yml, pyproject.toml, and the Makefile's text."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return (
+        yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8")),
+        project,
+        (ROOT / "Makefile").read_text(),
+    )
+
+
+def test_environment_is_that_of_pyproject():
+    expect_none(disagreements(*environment()))
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "import torch.nn as nn",
+        "import torch.nn.functional as F",
+        "import torch as t",
+        "from torch import nn",
+        "from torch.nn import Linear",
+        "from torch import *",
+        "torch.softmax(x, -1)",
+        "torch.nn.functional.relu(x)",
+        "torch.ops.aten.tanh_backward(g, y)",
+        "torch.random.seed()",
+        "x.log_softmax(-1)",
+        "(x + 1).prelu(w)",
+        "x.requires_grad_()",
+        "x.requires_grad = True",
+        "getattr(torch, name)(x)",
+        "getattr(x, 'softmax')(-1)",
+        "math = torch",
+        "__import__('torch').selu(x)",
+        "import importlib",
+        "import numpy as np",
+        "import matplotlib.pyplot as plt",
+    ],
+)
+def test_unlisted_complains(planted):
+    assert unlisted(planted)
+    assert not unlisted("import math\nimport torch\ntorch.tensor(1.0).sum().backward(x.grad)")
+
+
+@pytest.mark.parametrize(
+    "name",
+    """
+    torch.nn.functional.relu torch.nn torch.optim.SGD torch.func.grad torch.autograd.grad .requires_grad .requires_grad_
+    torch.selu torch.celu torch.prelu torch.rrelu_ torch.gelu .softmax .log_softmax torch._softmax torch.dropout
+    torch.mse_loss torch.binary_cross_entropy_with_logits torch.ops.aten.tanh_backward torch.native_dropout_backward
+    torch._fused_adam_ torch._C
+    """.split(),
+)
+def test_refused_complains(name):
+    assert refused([name])
+    assert not refused(["torch.relu", ".tanh", "torch.sigmoid", "torch.addmm", "torch._foreach_add_", "torch.baddbmm"])
+
+
+def test_guards_of_files_complain():
+    assert unused(["torch.rand(2)"], {"torch.rand", "torch.eye"}) == ["torch.eye"]
+    assert headless("# File to edit: ../chapters/99_gone.ipynb.")
+    assert headless("x = 1") and not headless((PACKAGE / "data.py").read_text(encoding="utf-8"))
+    assert stray(["__init__.py", "data.py", "sub/old.py"], {"data.py": b""}) == ["sub/old.py"]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("torch==2.13.0", "torch==2.0.0"),
+        ("nbval==0.11.0", "nbval==0.10.0"),
+        ("      - tqdm", "      - tqdn"),
+        ("python=3.11", "python=3.10"),
+        ("      - -e .\n", ""),
+        ("  - pip\n", ""),
+    ],
+)
+def test_disagreements_complains(old, new):
+    _, project, makefile = environment()
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert old in text
+    assert disagreements(yaml.safe_load(text.replace(old, new)), project, makefile)
