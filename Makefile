@@ -19,18 +19,19 @@ unexport JUPYTER_PATH MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYT
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-setup: $(READY) ## make the environment .venv, with PYTHON=python3
+setup: $(READY) ## make the environment .venv; PYTHON=python3.12 chooses the interpreter
 	@echo "ready: $(PY)"
 
-# The stamp holds the folder: an environment that was moved is made anew, for its scripts name the old place.
+# The stamp, written last, holds the folder: what was left half-made or was moved (its scripts name the old place)
+# is made anew. After a change of pyproject.toml alone, pip brings what is new.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
-MOVED := $(if $(wildcard $(READY)),--clear)
+CREATE = $(PYTHON) -m venv --clear $(VENV)
 endif
 
 # torch first and alone, so that pip settles on this build before other packages ask for any.
 $(READY): pyproject.toml
-	$(PYTHON) -m venv $(MOVED) $(VENV)
+	$(CREATE)
 	$(PY) -m pip install $(TORCH)
 	$(PY) -m pip install -e ".[dev]"
 	@$(PY) -c "import matplotlib.font_manager" # its cache of fonts, which takes a while and says so
