@@ -81,6 +81,17 @@ def freeze_widgets(outputs, state):
     return frozen
 
 
+def join_streams(outputs):
+    """Join neighbouring pieces of what was printed: where a kernel cuts it depends on the clock."""
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.name == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
 def clean(notebook):
     """Return a copy of `notebook` in normal form: outputs kept, noise gone.
 
@@ -94,7 +105,7 @@ def clean(notebook):
         cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type != "code":
             continue
-        cell.outputs = freeze_widgets(cell.outputs, state)
+        cell.outputs = join_streams(freeze_widgets(cell.outputs, state))
         for output in cell.outputs:
             if output.output_type == "error":  # a refusal shown on purpose: no paths of a machine
                 output.traceback = [f"{output.ename}: {output.evalue}"]
@@ -155,7 +166,9 @@ def exported():
         for source in [ROOT / "pyproject.toml", *CHAPTERS.glob("*.ipynb")]:
             shutil.copy(source, project / source.relative_to(ROOT))
         command = pathlib.Path(sys.executable).with_name("nbdev-export")
-        subprocess.run([command], cwd=project, check=True)
+        done = subprocess.run([command], cwd=project, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit("nbdev-export: " + "\n".join(done.stderr.splitlines()[-4:]))
         return read_package(project / "minidl")
 
 
@@ -205,15 +218,15 @@ def reproduce():
     last = max(path.name[:2] for path in CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
     cells = []
     for path in sorted(CHAPTERS.glob(f"{last}_*.ipynb")):
-        with tqdm(desc=path.stem, unit="cell") as bar:
+        with tqdm(desc=path.stem, unit=" cells") as bar:
             notebook = clean(execute(path, bar))
         cells += notebook.cells
     tables = [cell for cell in cells if TABLE_TAG in cell.metadata.get("tags", [])]
     if not tables:
         sys.exit(f"reproduce: expected a cell tagged {TABLE_TAG} in a chapter {last}, got none")
-    page(nbformat.v4.new_notebook(notebook.metadata, cells=cells), BUILD / "reproduction.html", "../chapters/")
+    page(nbformat.v4.new_notebook(metadata=notebook.metadata, cells=cells), BUILD / "reproduction.html", "../chapters/")
     for output in itertools.chain.from_iterable(cell.outputs for cell in tables):
-        print(output.get("text") or output.data["text/plain"])
+        print((output.get("text") or output.data["text/plain"]).rstrip())
     print("figures: build/reproduction.html")
 
 
