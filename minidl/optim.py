@@ -51,8 +51,9 @@ class Optimizer:
         """Move every parameter that has a gradient."""
         at = [i for i, p in enumerate(self.params) if p.grad is not None]
         params = [self.params[i] for i in at]
-        with torch.no_grad():
-            self.update(at, params, [p.grad for p in params])
+        if params:
+            with torch.no_grad():
+                self.update(at, params, [p.grad for p in params])
 
     def state_dict(self):
         """The hyper-parameters and copies of the memory."""
