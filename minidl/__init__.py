@@ -1,3 +1,21 @@
 """minidl: a small deep-learning framework, derived by hand in the notebooks of `chapters/`."""
 
+from minidl.activations import ReLU, Sigmoid, Tanh
+from minidl.checks import check_close, gradcheck, numeric_grad
+from minidl.data import batches, circle, one_hot, split, standardize
+from minidl.linear import Linear
+from minidl.losses import MSELoss
+from minidl.module import Module, Sequential
+from minidl.optim import SGD, Optimizer
+from minidl.train import History, accuracy, error_rate, fit, predict
+
 __version__ = "0.1.0"
+
+__all__ = [
+    *("Linear", "Module", "Sequential"),
+    *("ReLU", "Sigmoid", "Tanh"),
+    *("MSELoss", "Optimizer", "SGD"),
+    *("History", "accuracy", "error_rate", "fit", "predict"),
+    *("batches", "circle", "one_hot", "split", "standardize"),
+    *("check_close", "gradcheck", "numeric_grad"),
+]

@@ -38,6 +38,9 @@ def plot_points(ax, x, label, size=3):
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
 
 # %% ../chapters/10_training.ipynb #33df86de
+import torch
+
+
 def plot_history(axes, history):
     """Loss and error by epoch on two axes, validation dashed."""
     epochs = range(1, len(history) + 1)
