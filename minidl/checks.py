@@ -15,7 +15,7 @@ def numeric_grad(f, x, h=2**-17):
     `f` takes x and returns one number. x is nudged in place, entry by
     entry, and left as it was.
 
-    Shape: x any, float64 -> the shape of x.
+    Shape: x any, float64, contiguous -> the shape of x.
     Raises: TypeError unless x is float64.
     Source: chapter 02, formula 2.2.
     """
@@ -35,7 +35,7 @@ def numeric_grad(f, x, h=2**-17):
 def check_close(actual, expected, rtol=1e-6, atol=1e-8, name="tensor"):
     """Assert |actual - expected| <= atol + rtol |expected|, every entry.
 
-    Shape: both the same, any.
+    Shape: both the same, any. Infinite entries never agree.
     Raises: AssertionError that names the tensor, the entry that is
     furthest off, and both values; also for another shape or dtype.
     Source: chapter 02.
