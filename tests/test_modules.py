@@ -1,0 +1,359 @@
+"""One table of modules, and the properties that every one of them has."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import minidl
+from minidl import Linear, Module, MSELoss, ReLU, Sequential, Sigmoid, Tanh, gradcheck
+
+F64 = torch.float64
+
+
+def mlp(package, chain):
+    """A network that nests, from the parts of minidl or torch.nn."""
+    inner = chain(package.Linear(5, 4, bias=False), package.ReLU(), package.Linear(4, 2))
+    return chain(package.Linear(3, 5), package.Tanh(), inner, package.Sigmoid())
+
+
+# name: (ours, PyTorch's twin, the shape of one sample)
+MODULES = {
+    "Linear": (lambda: Linear(3, 2), lambda: nn.Linear(3, 2), (3,)),
+    "Linear without bias": (lambda: Linear(3, 5, bias=False), lambda: nn.Linear(3, 5, bias=False), (3,)),
+    "Linear to one": (lambda: Linear(3, 1), lambda: nn.Linear(3, 1), (3,)),
+    "ReLU": (ReLU, nn.ReLU, (3,)),
+    "Sigmoid": (Sigmoid, nn.Sigmoid, (3,)),
+    "Tanh": (Tanh, nn.Tanh, (3,)),
+    "Sequential": (lambda: mlp(minidl, Sequential), lambda: mlp(nn, nn.Sequential), (3,)),
+    "empty Sequential": (Sequential, nn.Sequential, (3,)),
+}
+LOSSES = {
+    "MSELoss": (MSELoss, nn.MSELoss, (3,)),
+    "MSELoss sum": (lambda: MSELoss("sum"), lambda: nn.MSELoss(reduction="sum"), (3,)),
+}
+LEADS = [(), (1,), (7,), (2, 4), (2, 1, 3), (0,)]
+
+modules = pytest.mark.parametrize("name", MODULES)
+losses = pytest.mark.parametrize("name", LOSSES)
+leads = pytest.mark.parametrize("lead", LEADS, ids=str)
+
+
+def pair(name, dtype=F64):
+    """Ours and PyTorch's from one seed, cast afterwards."""
+    ours, twin, _ = MODULES[name]
+    torch.manual_seed(0)
+    ours = ours()
+    torch.manual_seed(0)
+    return ours.to(dtype), twin().to(dtype)
+
+
+def judged(twin, x, dy):
+    """PyTorch's output, dx and parameter gradients."""
+    x = x.clone().requires_grad_()
+    y = twin(x)
+    y.backward(dy)
+    return y.detach(), x.grad, [p.grad for p in twin.parameters()]
+
+
+@modules
+@leads
+def test_gradcheck(name, lead):
+    module, _ = pair(name)
+    gradcheck(module, torch.randn(*lead, 3, dtype=F64))
+
+
+@modules
+@leads
+@pytest.mark.parametrize("dtype", [F64, torch.float32], ids=str)
+def test_agrees_with_pytorch(name, lead, dtype):
+    ours, twin = pair(name, dtype)
+    x = torch.randn(*lead, 3, dtype=dtype)
+    dy = torch.randn_like(ours(x))
+    y, dx, grads = judged(twin, x, dy)
+    tolerance = dict(rtol=0, atol=1e-12 if dtype == F64 else 1e-5)
+    torch.testing.assert_close(ours(x), y, **tolerance)
+    torch.testing.assert_close(ours.backward(dy), dx, **tolerance)
+    for p, grad in zip(ours.parameters(), grads, strict=True):
+        torch.testing.assert_close(p.grad, grad, **tolerance)
+
+
+@modules
+def test_bit_for_bit_in_float32(name):
+    ours, twin = pair(name, torch.float32)
+    for n in (1, 50, 64, 100, 1000):
+        x = torch.randn(n, 3)
+        dy = torch.randn_like(ours(x))
+        ours.zero_grad()
+        twin.zero_grad()
+        y, dx, grads = judged(twin, x, dy)
+        assert torch.equal(ours(x), y)
+        assert torch.equal(ours.backward(dy), dx)
+        assert all(torch.equal(p.grad, g) for p, g in zip(ours.parameters(), grads, strict=True))
+
+
+@modules
+def test_backward_adds_and_zero_grad_forgets(name):
+    module, _ = pair(name)
+    assert all(p.grad is None for p in module.parameters())
+    dy = torch.randn_like(module(torch.randn(4, 3, dtype=F64)))
+    module.backward(dy)
+    once = [p.grad.clone() for p in module.parameters()]
+    module.backward(dy)
+    for p, g in zip(module.parameters(), once, strict=True):
+        torch.testing.assert_close(p.grad, 2 * g)
+    module.zero_grad()
+    assert all(p.grad is None for p in module.parameters())
+    assert all(not g.any() for _, g in module.param())
+
+
+@modules
+def test_changes_neither_input_nor_gradient_and_records_nothing(name):
+    module, _ = pair(name)
+    x = torch.randn(4, 3, dtype=F64, requires_grad=True)
+    y = module(x)
+    dy = torch.randn_like(y).requires_grad_()
+    before, upstream = x.detach().clone(), dy.detach().clone()
+    dx = module.backward(dy)
+    assert torch.equal(x, before) and torch.equal(dy, upstream)
+    assert dx.shape == x.shape and dx.dtype == x.dtype
+    assert not y.requires_grad and not dx.requires_grad and x.grad is None
+    assert not any(p.requires_grad or p.grad.requires_grad for p in module.parameters())
+    assert module.backward(dy, input_grad=False) is None
+
+
+@modules
+def test_takes_strided_input(name):
+    module, _ = pair(name)
+    x = torch.randn(3, 8, dtype=F64)[:, ::2].mT
+    assert not x.is_contiguous()
+    y = module(x)
+    dy = torch.randn(*reversed(y.shape), dtype=F64).mT
+    dx = module.backward(dy)
+    torch.testing.assert_close(module(x.contiguous()), y)
+    torch.testing.assert_close(module.backward(dy.contiguous()), dx)
+
+
+@modules
+def test_names_states_and_repr_are_pytorchs(name):
+    ours, twin = pair(name)
+    assert repr(ours) == repr(twin)
+    assert [k for k, _ in ours.named_parameters()] == [k for k, _ in twin.named_parameters()]
+    for p, q in zip(ours.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p, q) and p.shape == q.shape
+        q.data.add_(1)
+    ours.load_state_dict(twin.state_dict())
+    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), twin.parameters(), strict=True))
+    ours.load_state_dict({k: p - 1 for k, p in twin.named_parameters()})
+    assert not any(p.requires_grad for p in ours.parameters())
+    twin.load_state_dict(ours.state_dict())
+    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), twin.parameters(), strict=True))
+
+
+@modules
+def test_order_and_shape_are_guarded(name):
+    module, _ = pair(name)
+    if name == "empty Sequential":
+        pytest.skip("it has nothing to keep")
+    with pytest.raises(RuntimeError, match="expected forward before backward"):
+        module.backward(torch.ones(4, 2, dtype=F64))
+    y = module(torch.randn(4, 3, dtype=F64))
+    with pytest.raises(ValueError, match=r"expected dy of shape \(4, \d\), got \(\d,\)"):
+        module.backward(torch.ones(y.shape[-1], dtype=F64))
+    with pytest.raises(TypeError, match="expected dy of dtype torch.float64"):
+        module.backward(torch.ones_like(y).float())
+    with pytest.raises(TypeError, match="expected a tensor of floating numbers, got torch.int64"):
+        module(torch.ones(4, 3, dtype=torch.int64))
+    with pytest.raises(TypeError, match="got list"):
+        module([1.0])
+    assert all(p.grad is None for p in module.parameters())
+
+
+@modules
+@given(seed=st.integers(0, 10**6))
+def test_rows_do_not_see_each_other(name, seed):
+    """Another order of the batch is another order of the outputs."""
+    module, _ = pair(name)
+    g = torch.Generator().manual_seed(seed)
+    x, order = torch.randn(6, 3, dtype=F64, generator=g), torch.randperm(6, generator=g)
+    torch.testing.assert_close(module(x)[order], module(x[order]))
+
+
+@given(a=st.floats(-10, 10), b=st.floats(-10, 10))
+def test_linear_is_linear(a, b):
+    layer = Linear(3, 2, bias=False).to(F64)
+    x, y = torch.randn(2, 5, 3, dtype=F64)
+    torch.testing.assert_close(layer(a * x + b * y), a * layer(x) + b * layer(y))
+
+
+@given(x=st.floats(-800, 800))
+def test_symmetries(x):
+    x = torch.tensor([x], dtype=F64)
+    torch.testing.assert_close(Sigmoid()(x) + Sigmoid()(-x), torch.ones(1, dtype=F64))
+    torch.testing.assert_close(Tanh()(-x), -Tanh()(x))
+    torch.testing.assert_close(ReLU()(x) - ReLU()(-x), x)
+
+
+@pytest.mark.parametrize("module", [ReLU(), Sigmoid(), Tanh()], ids=repr)
+def test_activations_stay_finite(module):
+    x = torch.tensor([-1e4, -88.0, -0.0, 0.0, 88.0, 1e4])
+    assert module(x).isfinite().all()
+    assert module.backward(torch.ones_like(x)).isfinite().all()
+
+
+@losses
+@leads
+def test_losses(name, lead):
+    ours, twin, _ = LOSSES[name]
+    output, target = torch.randn(2, *lead, 3, dtype=F64)
+    if output.numel() == 0:
+        with pytest.raises(ValueError, match="expected at least one entry"):
+            ours()(output, target)
+        return
+    gradcheck(ours(), output, target)
+    criterion, leaf = ours(), output.clone().requires_grad_()
+    loss = twin()(leaf, target)
+    loss.backward()
+    assert criterion(output, target).shape == ()
+    torch.testing.assert_close(criterion(output, target), loss.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(criterion.backward(), leaf.grad, rtol=0, atol=1e-12)
+    assert not criterion(leaf, target).requires_grad and not criterion.backward().requires_grad
+
+
+@losses
+def test_losses_refuse(name):
+    criterion = LOSSES[name][0]()
+    with pytest.raises(RuntimeError, match="MSELoss: expected forward before backward"):
+        criterion.backward()
+    with pytest.raises(ValueError, match=r"expected a target of shape \(4, 1\), got \(4,\)"):
+        criterion(torch.ones(4, 1), torch.ones(4))
+    with pytest.raises(TypeError, match="expected a target of dtype torch.float32, got torch.float64"):
+        criterion(torch.ones(4), torch.ones(4, dtype=F64))
+    with pytest.raises(ValueError, match="'mean' or 'sum', got 'none'"):
+        MSELoss("none")
+
+
+def test_linear_refuses():
+    with pytest.raises(ValueError, match=r"Linear\(2, 25\): expected an input of shape \(\*, 2\), got \(100, 3\)"):
+        Linear(2, 25)(torch.rand(100, 3))
+    with pytest.raises(ValueError, match="got \\(\\)"):
+        Linear(2, 25)(torch.tensor(1.0))
+    with pytest.raises(TypeError, match="expected an input of dtype torch.float32, got torch.float64"):
+        Linear(2, 25)(torch.rand(100, 2, dtype=F64))
+    for sides in ((0, 2), (2, -1)):
+        with pytest.raises(ValueError, match="at least one feature"):
+            Linear(*sides)
+
+
+@pytest.mark.parametrize("n", range(1, 200, 3))
+def test_initial_weights_are_pytorchs(n):
+    torch.manual_seed(n)
+    ours = Linear(n, 4)
+    torch.manual_seed(n)
+    twin = nn.Linear(n, 4)
+    assert torch.equal(ours.weight, twin.weight) and torch.equal(ours.bias, twin.bias)
+
+
+def test_chain_is_a_list():
+    a, b, c = ReLU(), Tanh(), Sigmoid()
+    chain = Sequential(a, b)
+    assert chain.append(c) is chain and len(chain) == 3 and list(chain) == [a, b, c]
+    assert chain[-1] is c and list(chain[:2]) == [a, b] and isinstance(chain[:2], Sequential)
+    assert chain.pop() is c and chain.pop(0) is a and list(chain) == [b]
+    with pytest.raises(ValueError, match="expected each module once, got one Tanh as '0' and '1'"):
+        chain.append(b)
+    with pytest.raises(ValueError, match="as '0' and '1.0'"):
+        Sequential(b, Sequential(b))
+    with pytest.raises(TypeError, match="Sequential: expected modules, got type"):
+        Sequential(ReLU)
+    assert list(chain) == [b]
+
+
+def test_a_wrong_state_loads_nothing():
+    model = Sequential(Linear(2, 3), Linear(3, 1))
+    good, before = model.state_dict(), [p.clone() for p in model.parameters()]
+    for name, bad in {
+        "'1.bias'": {k: v + 1 for k, v in good.items() if k != "1.bias"},
+        "'2.bias'": {k: v + 1 for k, v in good.items()} | {"2.bias": torch.ones(1)},
+        "'1.weight'": {k: v + 1 for k, v in good.items()} | {"1.weight": torch.ones(3, 1)},
+    }.items():
+        with pytest.raises(ValueError, match=name):
+            model.load_state_dict(bad)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before))
+
+
+def test_to_keeps_the_tensors_and_their_gradients():
+    model = Sequential(Linear(2, 3), ReLU())
+    model.backward(torch.ones_like(model(torch.ones(4, 2))))
+    kept = list(model.parameters())
+    assert model.to(F64) is model
+    assert all(p is k and p.dtype == p.grad.dtype == F64 for p, k in zip(model.parameters(), kept))
+    with pytest.raises(TypeError, match="expected a floating dtype, got torch.int64"):
+        model.to(torch.int64)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_to_a_gpu_and_back():
+    model = Sequential(Linear(2, 3), Tanh(), Linear(3, 1))
+    x = torch.randn(4, 2)
+    y = model(x)
+    on_gpu = model.to("cuda")(x.cuda())
+    assert on_gpu.is_cuda and model.backward(torch.ones_like(on_gpu)).is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), y)
+    assert not any(p.is_cuda or p.grad.is_cuda for p in model.to("cpu").parameters())
+
+
+def test_modes_go_down_the_tree():
+    model = Sequential(ReLU(), Sequential(Tanh()))
+    assert model.eval() is model and not model[1][0].training
+    assert model.train()[1][0].training
+
+
+class Shift(Module):
+    """A student's module: plain methods, no super().__init__()."""
+
+    parameter_names = ("by",)
+
+    def __init__(self):
+        self.by = torch.zeros(3)
+        self.inner = Tanh()
+        self.kept = torch.ones(3)
+
+    def forward(self, x):
+        return self.inner(x + self.by)
+
+    def backward(self, dy):
+        dx = self.inner.backward(dy)
+        self.accumulate(by=dx.sum(0))
+        return dx
+
+
+def test_own_modules_are_guarded_too():
+    module = Shift().to(F64)
+    gradcheck(module, torch.randn(4, 3, dtype=F64))
+    assert [n for n, _ in module.named_parameters()] == ["by"]
+    assert module.backward(torch.ones(4, 3, dtype=F64), input_grad=False) is None
+    with pytest.raises(RuntimeError, match="Shift: expected forward before backward"):
+        Shift().backward(torch.ones(3))
+    with pytest.raises(AttributeError):
+        module.weigth
+    copied = copy.deepcopy(module)
+    assert copied.by is not module.by and torch.equal(copied.by, module.by)
+
+
+def test_a_module_without_its_methods_says_so():
+    class Empty(Module):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Empty: expected a forward"):
+        Empty()(torch.ones(1))
+    with pytest.raises(NotImplementedError, match="Empty: expected a backward"):
+        Empty().backward(torch.ones(1))
+
+
+def test_public_names():
+    assert minidl.__version__
+    assert all(hasattr(minidl, name) for name in minidl.__all__)

@@ -1,0 +1,164 @@
+"""Optimisers against torch.optim, and parts swapped between the two."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from minidl import SGD, Linear, MSELoss, Optimizer, Sequential, Tanh
+
+F64 = torch.float64
+CURVATURE = torch.tensor([[1.0, 10.0, 3.0]], dtype=F64)
+
+
+def path(make, dtype=F64, steps=200):
+    """Two parameters under an optimiser, one of which has no gradient at times."""
+    torch.manual_seed(0)
+    params = [torch.randn(2, 3, dtype=dtype), torch.randn(3, dtype=dtype), torch.randn(1, dtype=dtype)]
+    optimizer, seen = make(params), []
+    for step in range(steps):
+        optimizer.zero_grad()
+        for p in params[:2]:
+            p.grad = (CURVATURE.to(dtype) * p + torch.sin(3 * p)).reshape(p.shape)
+        if step % 3 == 1:
+            params[1].grad = None
+        optimizer.step()
+        seen += [p.clone() for p in params]
+    return torch.cat([p.flatten() for p in seen])
+
+
+SETTINGS = [
+    dict(lr=0.03, momentum=m, dampening=d, weight_decay=w, nesterov=n)
+    for m, d, w, n in itertools.product((0, 0.5, 0.9), (0, 0.3), (0, 0.1), (False, True))
+    if not n or (m and not d)
+]
+
+
+@pytest.mark.parametrize("rules", SETTINGS, ids=str)
+def test_sgd_is_pytorchs(rules):
+    for dtype in (F64, torch.float32):
+        ours, twin = (path(lambda ps: make(ps, **rules), dtype) for make in (SGD, torch.optim.SGD))
+        assert torch.equal(ours, twin)
+
+
+def test_a_parameter_without_gradient_stays():
+    p, q = torch.ones(2), torch.ones(2)
+    q.grad = torch.ones(2)
+    optimizer = SGD([p, q], lr=0.5)
+    optimizer.step()
+    assert p.tolist() == [1, 1] and q.tolist() == [0.5, 0.5]
+    optimizer.zero_grad()
+    optimizer.step()
+    assert q.tolist() == [0.5, 0.5] and q.grad is None
+
+
+def test_a_step_leaves_the_gradient_alone():
+    p = torch.ones(2)
+    p.grad = torch.ones(2)
+    optimizer = SGD([p], lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.step()
+        assert p.grad.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "arguments, rule",
+    [
+        (dict(lr=-0.1), "SGD: expected lr >= 0, got -0.1"),
+        (dict(lr=float("nan")), "SGD: expected lr >= 0, got nan"),
+        (dict(lr=1, momentum=-1), "expected momentum >= 0, got -1"),
+        (dict(lr=1, weight_decay=-1), "expected weight_decay >= 0, got -1"),
+        (dict(lr=1, nesterov=True), "nesterov with momentum > 0 and dampening = 0"),
+        (dict(lr=1, nesterov=True, momentum=0.9, dampening=0.1), "dampening = 0.1"),
+    ],
+    ids=str,
+)
+def test_bad_hyper_parameters(arguments, rule):
+    with pytest.raises(ValueError, match=rule):
+        SGD([torch.ones(1)], **arguments)
+
+
+def test_bad_parameters():
+    p = torch.ones(1)
+    with pytest.raises(ValueError, match="each once, got 0"):
+        SGD([], lr=1)
+    with pytest.raises(ValueError, match="each once, got 2, of which 1 differ"):
+        SGD([p, p], lr=1)
+    with pytest.raises(TypeError, match="SGD: expected tensors as parameters, got float"):
+        SGD([0.5], lr=1)
+
+
+def momentum_run(steps, optimizer, p):
+    for _ in range(steps):
+        p.grad = 3 * p
+        optimizer.step()
+
+
+def test_state_goes_on_where_it_stopped():
+    whole, p = torch.ones(2), torch.ones(2)
+    momentum_run(6, SGD([whole], lr=0.1, momentum=0.9), whole)
+    first = SGD([p], lr=0.1, momentum=0.9)
+    momentum_run(3, first, p)
+    state = first.state_dict()
+    first.velocity[0].zero_()  # the state is a copy
+    second = SGD([p], lr=5)
+    second.load_state_dict(state)
+    assert second.lr == 0.1
+    momentum_run(3, second, p)
+    assert torch.equal(p, whole)
+
+
+def test_a_wrong_state_loads_nothing():
+    optimizer = SGD([torch.ones(2)], lr=0.1, momentum=0.9)
+    good = optimizer.state_dict()
+    for bad, rule in (
+        ({"lr": 1.0}, "expected the keys"),
+        (good | {"lr": 7.0, "velocity": {0: torch.ones(3)}}, r"velocity\[0\] of shape \(2,\), got \(3,\)"),
+        (good | {"lr": 7.0, "velocity": {1: torch.ones(2)}}, "velocity for 1 parameters, got number 1"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            optimizer.load_state_dict(bad)
+    assert optimizer.lr == 0.1 and optimizer.velocity == {}
+
+
+def test_parts_can_be_swapped():
+    """PyTorch's Adam drives our network, our SGD PyTorch's, and both train like PyTorch alone."""
+    torch.manual_seed(0)
+    x, target = torch.randn(50, 2, dtype=F64), torch.randn(50, 1, dtype=F64)
+    for make in (lambda ps: torch.optim.Adam(ps, 0.01), lambda ps: SGD(ps, 0.1, momentum=0.9)):
+        ours = Sequential(Linear(2, 8), Tanh(), Linear(8, 1)).to(F64)
+        twin = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).to(F64)
+        twin.load_state_dict(ours.state_dict())
+        criterion, losses = MSELoss(), []
+        a, b = make(ours.parameters()), make(twin.parameters())
+        for _ in range(200):
+            a.zero_grad()
+            losses.append(criterion(ours(x), target).item())
+            ours.backward(criterion.backward(), input_grad=False)
+            a.step()
+            b.zero_grad()
+            nn.functional.mse_loss(twin(x), target).backward()
+            b.step()
+        assert losses[-1] < losses[0]
+        for p, q in zip(ours.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(p, q.detach(), rtol=0, atol=1e-12)
+
+
+def test_an_optimizer_of_ones_own():
+    class Signs(Optimizer):
+        rule_names = ("lr",)
+
+        def __init__(self, params, lr):
+            super().__init__(params)
+            self.lr = lr
+
+        def update(self, at, params, grads):
+            for p, g in zip(params, grads):
+                p.add_(g.sign(), alpha=-self.lr)
+
+    p = torch.ones(2)
+    p.grad = torch.tensor([3.0, -2.0])
+    optimizer = Signs([p], 0.5)
+    optimizer.step()
+    assert p.tolist() == [0.5, 1.5] and optimizer.state_dict() == {"lr": 0.5}
