@@ -12,6 +12,8 @@ export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_USER := 0
+# Idle threads sleep: with spinning ones, a notebook is many times slower while anything else runs.
+export OMP_WAIT_POLICY := PASSIVE
 unexport JUPYTER_PATH MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONWARNINGS
 
 .PHONY: help setup reproduce test lab export run chapter check browser clean

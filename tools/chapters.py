@@ -25,6 +25,7 @@ import time
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbclient.output_widget import OutputWidget
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
@@ -126,6 +127,16 @@ def normal_form(notebook):
     return nbformat.writes(notebook) + "\n"
 
 
+class Output(OutputWidget):
+    """What a slider's function shows, kept without an answer to the kernel.
+
+    An answer sent while a reply is awaited can hide that reply: the run then waits for ever (nbclient, issue 312).
+    """
+
+    def _publish_msg(self, *args, **options):
+        """Say nothing."""
+
+
 class Client(NotebookClient):
     """Runs the notebook at `path` in a fresh kernel; `bar` shows its progress and what it prints."""
 
@@ -134,6 +145,7 @@ class Client(NotebookClient):
         here = {"metadata": {"path": str(path.parent)}}
         quiet = ["--log-level=ERROR"]  # the kernel's own notices: one on TCP at every start
         super().__init__(notebook, kernel_name="python3", resources=here, extra_arguments=quiet)
+        self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = Output
         self.bar = bar
         if bar is not None:
             bar.reset(sum(cell.cell_type == "code" for cell in self.nb.cells))
