@@ -1,10 +1,10 @@
 """minidl: a small deep-learning framework, derived by hand in the notebooks of `chapters/`."""
 
-from minidl.activations import ReLU, Sigmoid, Tanh
+from minidl.activations import ELU, SELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minidl.checks import check_close, gradcheck, numeric_grad
 from minidl.data import batches, circle, one_hot, split, standardize
 from minidl.linear import Linear
-from minidl.losses import MSELoss
+from minidl.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
 from minidl.module import Module, Sequential
 from minidl.optim import SGD, Optimizer
 from minidl.train import History, accuracy, error_rate, fit, predict
@@ -13,8 +13,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     *("Linear", "Module", "Sequential"),
-    *("ReLU", "Sigmoid", "Tanh"),
-    *("MSELoss", "Optimizer", "SGD"),
+    *("ELU", "LeakyReLU", "ReLU", "SELU", "Sigmoid", "Tanh"),
+    *("BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss"),
+    *("Optimizer", "SGD"),
     *("History", "accuracy", "error_rate", "fit", "predict"),
     *("batches", "circle", "one_hot", "split", "standardize"),
     *("check_close", "gradcheck", "numeric_grad"),
