@@ -1,5 +1,6 @@
 """minidl: a small deep-learning framework, derived by hand in the notebooks of `chapters/`."""
 
+from minidl import init
 from minidl.activations import ELU, SELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minidl.checks import check_close, gradcheck, numeric_grad
 from minidl.data import batches, circle, one_hot, split, standardize
@@ -15,7 +16,7 @@ __all__ = [
     *("Linear", "Module", "Sequential"),
     *("ELU", "LeakyReLU", "ReLU", "SELU", "Sigmoid", "Tanh"),
     *("BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss"),
-    *("Optimizer", "SGD"),
+    *("Optimizer", "SGD", "init"),
     *("History", "accuracy", "error_rate", "fit", "predict"),
     *("batches", "circle", "one_hot", "split", "standardize"),
     *("check_close", "gradcheck", "numeric_grad"),

@@ -68,14 +68,14 @@ def test_trains_bit_for_bit_like_pytorch(activation, momentum, reduction):
 
 def test_history_weighs_every_row_once():
     for reduction, share in (("mean", lambda n: n / 230), ("sum", lambda n: 1)):
-        history = train(network(), 2, 1e-4, criterion=MSELoss(reduction), validation=(X[:20], T[:20]))
-        assert len(history) == 2 and len(history.step_loss) == 10 and not history.stopped
-        sizes = [50, 50, 50, 50, 30]
-        expected = sum(share(n) * loss for n, loss in zip(sizes, history.step_loss[5:]))
-        assert math.isclose(history.loss[1], expected)
-        assert len(history.validation_loss) == len(history.validation_metric) == 2
+        history = train(network(), 3, 1e-4, criterion=MSELoss(reduction), validation=(X[:20], T[:20]))
+        assert len(history) == 3 and len(history.step_loss) == 15 and not history.stopped
+        for epoch, recorded in enumerate(history.loss):
+            steps = zip([50, 50, 50, 50, 30], history.step_loss[5 * epoch :])
+            assert math.isclose(recorded, sum(share(n) * loss for n, loss in steps))
+        assert len(history.validation_loss) == len(history.validation_metric) == 3
     assert repr(History()) == "History(0 epochs)"
-    assert "2 epochs, loss=" in repr(history) and "validation_metric=" in repr(history)
+    assert "3 epochs, loss=" in repr(history) and "validation_metric=" in repr(history)
 
 
 def test_validation_is_the_model_at_the_end_of_the_epoch():
