@@ -25,25 +25,29 @@ ALLOWED = {
     "types and constants": """
         torch.Tensor torch.dtype torch.float64 torch.inf torch.int64""",
     "creation": """
-        torch.as_tensor torch.eye torch.ones_like torch.tensor torch.zeros_like""",
+        .clone torch.as_tensor torch.empty torch.eye torch.linspace torch.ones torch.ones_like torch.tensor
+        torch.zeros_like""",
     "random": """
-        torch.manual_seed torch.rand torch.randn_like torch.random.fork_rng torch.randperm""",
+        .normal_ .uniform_ torch.manual_seed torch.rand torch.randn_like torch.random.fork_rng torch.randperm""",
     "arithmetic": """
-        .abs .nan_to_num .square""",
+        .abs .clamp_max .clamp_min .exp .log .log1p .nan_to_num .sign .square torch._foreach_add torch.addcmul
+        torch.addmm torch.expm1 torch.where""",
+    "three activations": """
+        torch.relu torch.sigmoid torch.tanh""",
     "reductions": """
-        .any .argmax .max .mean .min .std .sum torch.allclose""",
+        .all .amax .any .argmax .max .mean .min .std .sum torch.allclose""",
     "shapes and indices": """
-        .mT .numel .reshape .shape .view torch.unravel_index""",
+        .dim .mT .numel .reshape .select .shape .unsqueeze .view torch.cartesian_prod torch.cat torch.unravel_index""",
     "types and places": """
-        .data .detach .device .dtype .is_floating_point .item .long .to .tolist""",
+        .data .detach .device .double .dtype .float .is_floating_point .item .long .to .tolist""",
     "in place": """
-        .copy_""",
+        .add_ .copy_ .mul_ .scatter_ .zero_ torch._foreach_add_""",
     "no gradients": """
         torch.is_grad_enabled torch.no_grad""",
     "words that Python's own containers share with tensors": """
         .values""",
     "other modules": """
-        contextlib functools math torch""",
+        contextlib dataclasses functools inspect math signal torch tqdm.auto types""",
 }
 LIST = {name for group in ALLOWED.values() for name in group.split()}
 OWN = {"backward", "grad"}  # Module.backward and Parameter.grad are what the course is about
@@ -87,7 +91,7 @@ def names(text):
             if name.startswith("torch."):
                 if node not in inner:
                     yield node.lineno, name
-            elif name.split(".")[0] not in others and is_tensors(node.attr):
+            elif name.split(".")[0] not in others and name != f"self.{node.attr}" and is_tensors(node.attr):
                 yield node.lineno, f".{node.attr}"
         elif isinstance(node, ast.Name) and node.id == "torch" and node not in inner:
             yield node.lineno, "torch as a value"
