@@ -7,7 +7,7 @@ from minidl.data import batches, circle, one_hot, split, standardize
 from minidl.linear import Linear
 from minidl.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
 from minidl.module import Module, Sequential
-from minidl.optim import SGD, Optimizer
+from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.train import History, accuracy, error_rate, fit, predict
 
 __version__ = "0.1.0"
@@ -16,7 +16,7 @@ __all__ = [
     *("Linear", "Module", "Sequential"),
     *("ELU", "LeakyReLU", "ReLU", "SELU", "Sigmoid", "Tanh"),
     *("BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss"),
-    *("Optimizer", "SGD", "init"),
+    *("Adam", "AdamW", "Optimizer", "SGD", "init"),
     *("History", "accuracy", "error_rate", "fit", "predict"),
     *("batches", "circle", "one_hot", "split", "standardize"),
     *("check_close", "gradcheck", "numeric_grad"),

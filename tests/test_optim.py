@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from minidl import SGD, Linear, MSELoss, Optimizer, Sequential, Tanh
+from minidl import SGD, Adam, AdamW, Linear, MSELoss, Optimizer, Sequential, Tanh
 
 F64 = torch.float64
 CURVATURE = torch.tensor([[1.0, 10.0, 3.0]], dtype=F64)
@@ -35,11 +35,24 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("rules", SETTINGS, ids=str)
-def test_sgd_is_pytorchs(rules):
+ADAMS = [
+    dict(lr=0.05, betas=b, eps=e, weight_decay=w)
+    for b, e, w in itertools.product(((0.9, 0.999), (0.5, 0.9), (0.0, 0.0)), (1e-8, 1e-2), (0, 0.1))
+]
+CASES = [(SGD, rules) for rules in SETTINGS] + [(make, rules) for make in (Adam, AdamW) for rules in ADAMS]
+
+
+@pytest.mark.parametrize("make, rules", CASES, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_is_pytorchs(make, rules):
+    twin = getattr(torch.optim, make.__name__)
     for dtype in (F64, torch.float32):
-        ours, twin = (path(lambda ps: make(ps, **rules), dtype) for make in (SGD, torch.optim.SGD))
-        assert torch.equal(ours, twin)
+        assert torch.equal(path(lambda ps: make(ps, **rules), dtype), path(lambda ps: twin(ps, **rules), dtype))
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW])
+def test_defaults_are_pytorchs(make):
+    twin = getattr(torch.optim, make.__name__)
+    assert torch.equal(path(make), path(twin))
 
 
 def test_a_parameter_without_gradient_stays():
@@ -79,6 +92,19 @@ def test_bad_hyper_parameters(arguments, rule):
         SGD([torch.ones(1)], **arguments)
 
 
+@pytest.mark.parametrize("make", [Adam, AdamW])
+@pytest.mark.parametrize(
+    "arguments",
+    [dict(lr=-1), dict(betas=(1.0, 0.9)), dict(betas=(0.9, -0.1)), dict(eps=-1), dict(weight_decay=-1)],
+    ids=str,
+)
+def test_bad_hyper_parameters_of_adam(make, arguments):
+    [(name, value)] = arguments.items()
+    with pytest.raises(ValueError, match=f"{make.__name__}: expected {name} .*, got ") as error:
+        make([torch.ones(1)], **arguments)
+    assert str(value) in str(error.value)
+
+
 def test_bad_parameters():
     p = torch.ones(1)
     with pytest.raises(ValueError, match="each once, got 0"):
@@ -89,23 +115,24 @@ def test_bad_parameters():
         SGD([0.5], lr=1)
 
 
-def momentum_run(steps, optimizer, p):
+def run(steps, optimizer, p):
     for _ in range(steps):
         p.grad = 3 * p
         optimizer.step()
 
 
-def test_state_goes_on_where_it_stopped():
+@pytest.mark.parametrize("make", [lambda ps, lr: SGD(ps, lr, momentum=0.9), Adam, AdamW])
+def test_state_goes_on_where_it_stopped(make):
     whole, p = torch.ones(2), torch.ones(2)
-    momentum_run(6, SGD([whole], lr=0.1, momentum=0.9), whole)
-    first = SGD([p], lr=0.1, momentum=0.9)
-    momentum_run(3, first, p)
+    run(6, make([whole], 0.1), whole)
+    first = make([p], 0.1)
+    run(3, first, p)
     state = first.state_dict()
-    first.velocity[0].zero_()  # the state is a copy
-    second = SGD([p], lr=5)
+    getattr(first, first.memory_names[0])[0].zero_()  # the state is a copy
+    second = make([p], 5)
     second.load_state_dict(state)
     assert second.lr == 0.1
-    momentum_run(3, second, p)
+    run(3, second, p)
     assert torch.equal(p, whole)
 
 
