@@ -230,7 +230,7 @@ def reproduce():
     last = max(path.name[:2] for path in CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
     cells = []
     for path in sorted(CHAPTERS.glob(f"{last}_*.ipynb")):
-        with tqdm(desc=path.stem, unit=" cells") as bar:
+        with tqdm(desc=path.stem, unit="cell") as bar:
             notebook = clean(execute(path, bar))
         cells += notebook.cells
     tables = [cell for cell in cells if TABLE_TAG in cell.metadata.get("tags", [])]
