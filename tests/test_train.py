@@ -86,6 +86,13 @@ def test_validation_is_the_model_at_the_end_of_the_epoch():
     assert history.validation_metric[-1] == accuracy(output, LABEL[:40])
 
 
+@pytest.mark.parametrize("name", ["on_epoch_ends", "forward"])
+def test_a_misspelt_callback_is_refused(name):
+    callback = type("Mine", (), {name: lambda self, run: True})()
+    with pytest.raises(TypeError, match=r"fit: expected callbacks with any of .*, got Mine with \["):
+        train(network(), callbacks=[callback])
+
+
 def test_metrics():
     output = torch.tensor([[0.9, 0.2], [0.4, 0.6], [0.1, 0.0], [0.3, 0.8]])
     truth = torch.tensor([0, 1, 1, 1])
@@ -93,6 +100,8 @@ def test_metrics():
         assert error_rate(output, target) == 0.25 and accuracy(output, target) == 0.75
     assert error_rate(output[:, 1:], truth) == 0.25
     assert error_rate(output[:, 1:], truth[:, None].float()) == 0.25
+    with pytest.raises(ValueError, match=r"error_rate: expected classes of shape \(4,\), got \(4, 1\)"):
+        error_rate(output, truth[:, None])
 
 
 class Watch:
@@ -118,7 +127,7 @@ class Watch:
 def test_callbacks_are_asked_in_order_and_may_stop():
     watch = Watch(2)
     model = network().eval()
-    history = train(model, 9, batch_size=150, callbacks=[watch, object()])
+    history = train(model, 9, batch_size=150, callbacks=[watch])
     epoch = [(moment, batch, True) for batch in (1, 2) for moment in ("gradients", "batch")]
     assert watch.seen == [("start", 0, True), *epoch, ("epoch", 1, True), *epoch, ("epoch", 2, True)]
     assert history.stopped == "callback" and len(history) == 2
