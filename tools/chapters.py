@@ -11,9 +11,11 @@ Without NOTEBOOK, every chapter and every solution is meant.
 """
 
 import argparse
+import base64
 import copy
 import importlib.util
 import itertools
+import os
 import pathlib
 import re
 import shutil
@@ -37,7 +39,7 @@ NOTEBOOK_METADATA = {
     "language_info": {"name": "python"},
 }
 CELL_METADATA = {"tags", "nbgrader"}
-TABLE_TAG = "reproduction-table"
+TABLE_TAG, PICTURE_TAG = "reproduction-table", "picture"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
@@ -143,6 +145,8 @@ class Client(NotebookClient):
     def __init__(self, path, bar=None):
         notebook = nbformat.read(path, as_version=4)
         here = {"metadata": {"path": str(path.parent)}}
+        # the tensors are too small to share among threads, which only wait for each other on a busy machine
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         quiet = ["--log-level=ERROR"]  # the kernel's own notices: one on TCP at every start
         super().__init__(notebook, kernel_name="python3", resources=here, extra_arguments=quiet)
         self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = Output
@@ -242,6 +246,13 @@ def reproduce():
     print("figures: build/reproduction.html")
 
 
+def pictures(notebook):
+    """The figures of cells tagged as the chapter's picture, which the README shows."""
+    tagged = [cell for cell in notebook.cells if PICTURE_TAG in cell.metadata.get("tags", [])]
+    outputs = [output.get("data", {}) for cell in tagged for output in cell.outputs]
+    return [base64.b64decode(data["image/png"]) for data in outputs if "image/png" in data]
+
+
 def write(path, what):
     """Execute the notebook at `path`, or take it as it is; write it in normal form, or as a page."""
     started = time.perf_counter()
@@ -250,6 +261,8 @@ def write(path, what):
         page(notebook, BUILD / "html" / path.relative_to(CHAPTERS).with_suffix(".html"))
     elif (text := normal_form(notebook)) != path.read_text(encoding="utf-8"):
         path.write_text(text, encoding="utf-8")
+        for picture in pictures(notebook):
+            path.with_suffix(".png").write_bytes(picture)
     print(f"{path.relative_to(ROOT)}: {time.perf_counter() - started:.1f} s", flush=True)
 
 

@@ -1,0 +1,42 @@
+"""What the README says was run: its code, its picture, its commands, its list of chapters."""
+
+import contextlib
+import io
+import re
+
+import nbformat
+import pytest
+
+import chapters
+
+README = (chapters.ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_code_prints_what_it_says():
+    code, printed = (re.search(rf"```{kind}\n(.*?)```", README, re.DOTALL)[1] for kind in ("python", "text"))
+    assert len(code.splitlines()) == 12
+    out, names = io.StringIO(), {}
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        exec(code, names)
+    assert out.getvalue() == printed
+    for other in re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1:]:
+        exec(other, names)
+
+
+def test_its_picture_is_the_chapters():
+    notebook = chapters.CHAPTERS / "18_circle.ipynb"
+    assert chapters.pictures(nbformat.read(notebook, as_version=4)) == [notebook.with_suffix(".png").read_bytes()]
+
+
+def test_its_commands_and_links_exist():
+    makefile = (chapters.ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^(\w+):", makefile, re.MULTILINE)
+    assert set(re.findall(r"`?make (?:\w+=\S+ )?([a-z]+)", README)) <= {*targets, "their"}
+    for link in re.findall(r"\]\(([\w./]+)\)", README):
+        assert (chapters.ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("notebook", sorted(chapters.CHAPTERS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_its_table_has_every_chapter_under_its_title(notebook):
+    title = nbformat.read(notebook, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
+    assert f"| {notebook.name[:2]} | [{title}](chapters/{notebook.name}) |" in README
