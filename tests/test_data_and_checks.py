@@ -102,6 +102,7 @@ def test_numeric_grad():
 def test_check_close_names_the_worst_entry():
     a = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=F64)
     check_close(a, a * (1 + 1e-9))
+    check_close(1e6 * a, 1e6 * a * (1 + 5e-7))  # the tolerance grows with the entry
     for wrong, message in (
         (a + torch.tensor([[0, 0], [0.5, 1]]), r"dx\[1, 1\]: expected 4, got 5 \(2 of 4 entries differ\)"),
         (a * torch.tensor([[1, math.nan], [1, 1]]), r"dx\[0, 1\]: expected 2, got nan"),
