@@ -4,20 +4,37 @@ from minidl import init
 from minidl.activations import ELU, SELU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minidl.checks import check_close, gradcheck, numeric_grad
 from minidl.data import batches, circle, one_hot, split, standardize
+from minidl.dropout import Dropout
 from minidl.linear import Linear
 from minidl.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
 from minidl.module import Module, Sequential
 from minidl.optim import SGD, Adam, AdamW, Optimizer
-from minidl.train import History, accuracy, error_rate, fit, predict
+from minidl.train import (
+    CosineAnnealingLR,
+    EarlyStopping,
+    History,
+    RestartWhenStuck,
+    Statistics,
+    StepLR,
+    accuracy,
+    clip_grad_norm_,
+    error_rate,
+    fit,
+    load,
+    predict,
+    save,
+    summary,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
-    *("Linear", "Module", "Sequential"),
+    *("Dropout", "Linear", "Module", "Sequential"),
     *("ELU", "LeakyReLU", "ReLU", "SELU", "Sigmoid", "Tanh"),
     *("BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss"),
     *("Adam", "AdamW", "Optimizer", "SGD", "init"),
-    *("History", "accuracy", "error_rate", "fit", "predict"),
+    *("History", "accuracy", "error_rate", "fit", "load", "predict", "save", "summary"),
+    *("CosineAnnealingLR", "EarlyStopping", "RestartWhenStuck", "Statistics", "StepLR", "clip_grad_norm_"),
     *("batches", "circle", "one_hot", "split", "standardize"),
     *("check_close", "gradcheck", "numeric_grad"),
 ]

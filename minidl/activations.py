@@ -97,8 +97,8 @@ class ELU(Module):
         return torch.where(x > 0, self.scale * x, left)
 
     def backward(self, dy):
-        left = self.scale * self.alpha * self.x.clamp_max(0).exp()
-        return dy * torch.where(self.x > 0, self.scale, left)
+        left = dy * (self.scale * self.alpha) * self.x.clamp_max(0).exp()
+        return torch.where(self.x > 0, self.scale * dy, left)
 
     def extra_repr(self):
         return f"alpha={self.alpha}"

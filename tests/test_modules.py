@@ -15,6 +15,7 @@ from minidl import (
     BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
+    Dropout,
     L1Loss,
     LeakyReLU,
     Linear,
@@ -48,6 +49,9 @@ MODULES = {
     "LeakyReLU": (lambda: LeakyReLU(0.2), lambda: nn.LeakyReLU(0.2)),
     "ELU": (lambda: ELU(0.2), lambda: nn.ELU(0.2)),
     "SELU": (SELU, nn.SELU),
+    "Dropout in eval mode": (lambda: Dropout(0.2).eval(), lambda: nn.Dropout(0.2).eval()),
+    "Dropout of nothing": (lambda: Dropout(0.0), lambda: nn.Dropout(0.0)),
+    "Dropout of all": (lambda: Dropout(1.0), lambda: nn.Dropout(1.0)),
     "Sequential": (lambda: mlp(minidl, Sequential), lambda: mlp(nn, nn.Sequential)),
     "empty Sequential": (Sequential, nn.Sequential),
 }
@@ -224,6 +228,15 @@ def test_symmetries(x):
     torch.testing.assert_close(ReLU()(x) - ReLU()(-x), x)
 
 
+@pytest.mark.parametrize("name", ["ReLU", "LeakyReLU", "ELU", "SELU", "Sigmoid", "Tanh", "Dropout in eval mode"])
+def test_a_single_number(name):
+    ours, twin = pair(name)
+    x, dy = torch.randn(2, dtype=F64)
+    gradcheck(ours, x.clone())
+    y, dx, _ = judged(twin, x, dy)
+    assert ours(x).shape == () and torch.allclose(ours(x), y) and torch.allclose(ours.backward(dy), dx)
+
+
 @pytest.mark.parametrize("module", [ReLU(), Sigmoid(), Tanh(), LeakyReLU(), ELU(), SELU()], ids=repr)
 def test_activations_stay_finite(module):
     x = torch.tensor([-1e4, -88.0, -0.0, 0.0, 88.0, 1e4])
@@ -332,6 +345,32 @@ def test_losses_bit_for_bit_in_float32(loss, reduction):
         criterion = loss(reduction)
         assert torch.equal(criterion(output, target), judge.detach())
         assert torch.equal(criterion.backward(), leaf.grad)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.7, 1.0])
+@pytest.mark.parametrize("dtype", [F64, torch.float32], ids=str)
+def test_dropout_draws_pytorchs_mask(p, dtype):
+    ours, twin = Dropout(p), nn.Dropout(p)
+    gradcheck(ours, torch.randn(4, 3, dtype=F64))
+    x = torch.randn(100, 25, dtype=dtype)
+    for seed in range(3):
+        dy = torch.randn_like(x)
+        torch.manual_seed(seed)
+        y, dx, _ = judged(twin, x, dy)
+        torch.manual_seed(seed)
+        assert torch.equal(ours(x), y) and torch.equal(ours.backward(dy), dx)
+
+
+def test_dropout_keeps_the_mean_and_spreads():
+    """At p = 0.2: with p = 0.5 the two shares could be exchanged."""
+    ones = torch.ones(400, 500)
+    y = Dropout(0.2)(ones)
+    assert abs(y.mean() - 1) < 0.01 and abs(y.var() - 0.25) < 0.01 and abs((y == 0).float().mean() - 0.2) < 0.01
+    module = Dropout(0.2)
+    assert not torch.equal(module(ones), module(ones))
+    for p in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=rf"Dropout: expected p in \[0, 1\], got {p}"):
+            Dropout(p)
 
 
 def test_linear_refuses():
