@@ -3,6 +3,9 @@
 import itertools
 import math
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -222,3 +225,15 @@ def test_a_killed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "model.pt", network(1))
     assert (tmp_path / "model.pt").read_bytes() == old
+
+
+def test_a_process_killed_while_saving_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "model.pt"
+    code = f"import minidl; m = minidl.Linear(500, 500)\nwhile True: minidl.save({str(path)!r}, m)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    load(path, Linear(500, 500))
