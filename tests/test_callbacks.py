@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import torch
@@ -129,6 +130,16 @@ def test_restarts_when_still_and_wrong():
         assert rule.restarts == restarts
         assert (len(optimizer.velocity) == 0) == (restarts == 3)
         assert any(p.any() for p in model.parameters()) == (restarts < 3)
+
+
+@pytest.mark.parametrize(
+    "losses, restarts", [([10.0, 10.05], 1), ([10.0, 10.2], 0), ([0.1, 0.1005], 1), ([0.1, 0.102], 0)]
+)
+def test_still_is_relative(losses, restarts):
+    model, rule = network(), RestartWhenStuck(lambda model: None, tolerance=0.01)
+    optimizer, history = SGD(model.parameters(), 0.1), History(losses, [0.5, 0.5])
+    rule.on_epoch_end(types.SimpleNamespace(model=model, optimizer=optimizer, history=history))
+    assert rule.restarts == restarts
 
 
 def test_statistics():
