@@ -108,10 +108,11 @@ def test_schedules_are_pytorchs(make, judge, options):
 
 
 @pytest.mark.parametrize("limit", [1e-3, 1.0, 1e3])
-def test_clipping_is_pytorchs(limit):
-    ours, theirs = network(), network()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_clipping_is_pytorchs(limit, dtype):
+    ours, theirs = network().to(dtype), network().to(dtype)
     for model in (ours, theirs):
-        model.backward(torch.ones_like(model(X)))
+        model.backward(torch.ones_like(model(X.to(dtype))))
     theirs.append(Linear(2, 2))  # no gradient there
     norms = [f(m.parameters(), limit) for f, m in ((clip_grad_norm_, ours), (torch.nn.utils.clip_grad_norm_, theirs))]
     assert torch.equal(*norms)
