@@ -9,6 +9,7 @@ from minidl.linear import Linear
 from minidl.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss
 from minidl.module import Module, Sequential
 from minidl.optim import SGD, Adam, AdamW, Optimizer
+from minidl.replicas import bootstrap, choose, describe, grid, seeds_needed, stack, sweep, unstack
 from minidl.train import (
     CosineAnnealingLR,
     EarlyStopping,
@@ -35,6 +36,7 @@ __all__ = [
     *("Adam", "AdamW", "Optimizer", "SGD", "init"),
     *("History", "accuracy", "error_rate", "fit", "load", "predict", "save", "summary"),
     *("CosineAnnealingLR", "EarlyStopping", "RestartWhenStuck", "Statistics", "StepLR", "clip_grad_norm_"),
+    *("bootstrap", "choose", "describe", "grid", "seeds_needed", "stack", "sweep", "unstack"),
     *("batches", "circle", "one_hot", "split", "standardize"),
     *("check_close", "gradcheck", "numeric_grad"),
 ]

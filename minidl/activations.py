@@ -8,7 +8,7 @@ __all__ = ['ReLU', 'Sigmoid', 'Tanh', 'LeakyReLU', 'ELU', 'SELU']
 # %% ../chapters/05_activations.ipynb #1bb5f097
 import torch
 
-from .module import Module
+from .module import Module, constant
 
 # %% ../chapters/05_activations.ipynb #e90afde5
 class ReLU(Module):
@@ -23,7 +23,7 @@ class ReLU(Module):
         return self.y
 
     def backward(self, dy):
-        return dy * self.y.sign()                 # the sign of y is 0 or 1
+        return self.y.sign().mul_(dy)             # the sign of y is 0 or 1
 
 # %% ../chapters/05_activations.ipynb #3ea73842
 class Sigmoid(Module):
@@ -38,7 +38,8 @@ class Sigmoid(Module):
         return self.y
 
     def backward(self, dy):
-        return dy * (1 - self.y) * self.y         # in PyTorch's order
+        slope = constant(1, dy.dtype, dy.device) - self.y
+        return slope.mul_(dy).mul_(self.y)        # in PyTorch's order
 
 # %% ../chapters/05_activations.ipynb #31f57383
 class Tanh(Module):
@@ -54,8 +55,8 @@ class Tanh(Module):
 
     def backward(self, dy):
         # one rounding, like PyTorch's kernel; 1 - y * y would round twice
-        one = torch.ones((), dtype=dy.dtype, device=dy.device)
-        return dy * torch.addcmul(one, self.y, self.y, value=-1)
+        one = constant(1, dy.dtype, dy.device)
+        return torch.addcmul(one, self.y, self.y, value=-1).mul_(dy)
 
 # %% ../chapters/05_activations.ipynb #f425095e
 class LeakyReLU(Module):

@@ -35,6 +35,8 @@ class Dropout(Module):
 
     def forward(self, x):
         tosses = self.training and self.p > 0
+        if tosses and self.replicas and x.dim() == 2:        # shared rows
+            x = x.expand(self.replicas, *x.shape)  # tosses of their own
         self.factor = self.draw(x) if tosses else None
         return x if self.factor is None else x * self.factor
 

@@ -37,28 +37,47 @@ class Linear(Module):
         self.weight = torch.empty(out_features, in_features).uniform_(-a, a)
         self.bias = torch.empty(out_features).uniform_(-a, a) if bias else None
 
+    def rows(self, t):
+        """All axes but the last as one; a stack keeps its first axis too."""
+        if t.dim() == 2:
+            return t
+        stacked = self.weight.shape[:-2]                     # () or (R,)
+        return t.reshape(*stacked, -1, t.shape[-1])
+
     def forward(self, x):
-        self.x = x.reshape(-1, self.in_features)             # (N, in)
+        self.x = rows = self.rows(x)                         # (N, in)
         if self.bias is None:
-            y = self.x @ self.weight.mT                      # (N, out)
-        else:
-            y = torch.addmm(self.bias, self.x, self.weight.mT)
-        return y.reshape(*x.shape[:-1], self.out_features)   # (*, out)
+            y = rows @ self.weight.mT                        # (N, out)
+        elif self.replicas is None:
+            y = torch.addmm(self.bias, rows, self.weight.mT)
+        else:                                                # (R, N, out)
+            rows = rows.expand(self.replicas, *rows.shape[-2:])
+            y = torch.baddbmm(self.bias.unsqueeze(-2), rows, self.weight.mT)
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], -1)
 
     def backward(self, dy, input_grad=True):
-        rows = dy.reshape(-1, self.out_features)             # (N, out)
-        self.accumulate(weight=rows.mT @ self.x)             # (out, in)
-        if self.bias is not None:
-            self.accumulate(bias=rows.sum(-2))               # (out,)
+        rows = self.rows(dy)                                 # (N, out)
+        if self.replicas and self.in_features < self.out_features:
+            dweight = (self.x.mT @ rows).mT       # faster, narrow side first
+        else:
+            dweight = rows.mT @ self.x                       # (out, in)
+        if self.bias is None:
+            self.accumulate(weight=dweight)
+        else:
+            self.accumulate(weight=dweight, bias=rows.sum(-2))
         if input_grad:
             dx = rows @ self.weight                          # (N, in)
-            return dx.reshape(*dy.shape[:-1], self.in_features)
+            return dx if dy.dim() == 2 else dx.reshape(*dy.shape[:-1], -1)
 
     def check_input(self, x):
         super().check_input(x)
-        if x.shape[-1:] != (self.in_features,):
+        own = self.replicas and (x.dim() < 2 or x.dim() > 2
+                                 and len(x) != self.replicas)
+        if x.shape[-1:] != (self.in_features,) or own:
+            stack = f"{self.replicas}, " if self.replicas else ""
             raise ValueError(f"{self._who()}: expected an input of shape "
-                             f"(*, {self.in_features}), got {tuple(x.shape)}")
+                             f"({stack}*, {self.in_features}), got "
+                             f"{tuple(x.shape)}")
         if x.dtype != self.weight.dtype:
             raise TypeError(f"{self._who()}: expected an input of dtype "
                             f"{self.weight.dtype}, got {x.dtype}")

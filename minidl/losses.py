@@ -8,38 +8,52 @@ __all__ = ['Loss', 'MSELoss', 'L1Loss', 'BCELoss', 'BCEWithLogitsLoss', 'CrossEn
 # %% ../chapters/06_losses.ipynb #31b8a6b0
 import torch
 
-from .module import Module
+from .module import Module, constant
 
 # %% ../chapters/06_losses.ipynb #04e0ecad
+def _on_cpu(tensor):
+    """Where a look at values costs no waiting for a GPU."""
+    return tensor.device.type == "cpu"
+
+
 class Loss(Module):
     """loss = criterion(output, target), doutput = criterion.backward().
 
-    `reduction` is "mean" or "sum", over all entries.
+    `reduction` is "mean" or "sum", over all entries. With `replicas`,
+    axis 0 stays, and each replica has a loss of its own (chapter 12).
 
-    Shape: output and target the same, loss (), doutput like output.
+    Shape: output and target the same, loss (), doutput like output;
+    with replicas, the target may lack axis 0, and the loss is (R,).
     Raises: ValueError for a target of another shape than the output, an
     empty output, or an unknown reduction; TypeError for another dtype;
     RuntimeError for `backward` before `forward`.
     Source: chapter 06.
     """
 
-    def __init__(self, reduction="mean"):
+    def __init__(self, reduction="mean", replicas=False):
         if reduction not in ("mean", "sum"):
             raise ValueError(f"{self._who()}: expected the reduction 'mean' "
                              f"or 'sum', got {reduction!r}")
-        self.reduction = reduction
+        self.reduction, self.replicas = reduction, replicas
 
     def reduce(self, losses):
-        """The mean or the sum of all entries."""
-        return losses.mean() if self.reduction == "mean" else losses.sum()
+        """The mean or the sum of all entries, or of each replica's."""
+        mean = self.reduction == "mean"
+        if not self.replicas:
+            return losses.mean() if mean else losses.sum()
+        losses = losses.reshape(len(losses), -1)             # (R, entries)
+        return losses.mean(1) if mean else losses.sum(1)
 
     def terms(self, output):
         """By how many terms `reduce` divides."""
-        return output.numel() if self.reduction == "mean" else 1
+        if self.reduction == "sum":
+            return 1
+        return output.numel() // (len(output) if self.replicas else 1)
 
     def check_input(self, output, target):
         super().check_input(output, target)
-        if target.shape != output.shape:
+        shared = self.replicas and target.shape == output.shape[1:]
+        if target.shape != output.shape and not shared:
             raise ValueError(f"{self._who()}: expected a target of shape "
                              f"{tuple(output.shape)}, got "
                              f"{tuple(target.shape)}")
@@ -70,7 +84,8 @@ class MSELoss(Loss):
         return self.reduce(self.gap.square())
 
     def backward(self):
-        return self.gap * (2 / self.terms(self.gap))
+        gap = self.gap
+        return gap * constant(2 / self.terms(gap), gap.dtype, gap.device)
 
 # %% ../chapters/06_losses.ipynb #bc1ca4d4
 class L1Loss(Loss):
@@ -101,7 +116,7 @@ class BCELoss(Loss):
 
     def check_input(self, output, target):
         super().check_input(output, target)
-        if not ((output >= 0) & (output <= 1)).all():
+        if _on_cpu(output) and ((output < 0) | (output > 1)).any():
             raise ValueError(f"{self._who()}: expected outputs in [0, 1], got "
                              f"{output.min().item():.4g} to "
                              f"{output.max().item():.4g}")
@@ -150,8 +165,9 @@ class CrossEntropyLoss(Loss):
     Source: Bridle, 1990; chapter 06, formulas 6.8 to 6.10.
     """
 
-    def __init__(self, reduction="mean", label_smoothing=0.0):
-        super().__init__(reduction)
+    def __init__(self, reduction="mean", label_smoothing=0.0,
+                 replicas=False):
+        super().__init__(reduction, replicas)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"{self._who()}: expected a label_smoothing in "
                              f"[0, 1], got {label_smoothing}")
@@ -161,7 +177,8 @@ class CrossEntropyLoss(Loss):
         if target.dtype != torch.int64:
             return super().check_input(output, target)
         classes = output.shape[self.axis(output)]
-        if target.numel() and not 0 <= target.min() <= target.max() < classes:
+        if _on_cpu(target) and target.numel() and not (
+                0 <= target.min() <= target.max() < classes):
             raise ValueError(f"{self._who()}: expected classes in "
                              f"[0, {classes}), got {target.min().item()} to "
                              f"{target.max().item()}")
@@ -169,8 +186,8 @@ class CrossEntropyLoss(Loss):
         super().check_input(like, target.to(output.dtype))
 
     def axis(self, output):
-        """The axis of the classes, as in PyTorch."""
-        return min(output.dim() - 1, 1)
+        """The axis of the classes, as in PyTorch; replicas come before."""
+        return min(output.dim() - 1, 2 if self.replicas else 1)
 
     def terms(self, output):
         """The number of samples: entries over classes."""
@@ -179,14 +196,16 @@ class CrossEntropyLoss(Loss):
     def forward(self, output, target):
         axis = self.axis(output)
         if target.dtype == torch.int64:
-            rows = torch.zeros_like(output)
-            target = rows.scatter_(axis, target.unsqueeze(axis), 1)
+            rows = torch.zeros_like(output)                  # (N, K)
+            at = target.expand(output.select(axis, 0).shape)
+            target = rows.scatter_(axis, at.unsqueeze(axis), 1)
         e, classes = self.label_smoothing, output.shape[axis]
         self.t = (1 - e) * target + e / classes              # (N, K)
         x = output - output.amax(axis, keepdim=True)
         self.log_p = x - x.exp().sum(axis, keepdim=True).log()
-        return -(self.t * self.log_p).sum() / self.terms(output)
+        return self.reduce(-(self.t * self.log_p).sum(axis))
 
     def backward(self):
-        total = self.t.sum(self.axis(self.t), keepdim=True)  # (N, 1), ones
-        return (total * self.log_p.exp() - self.t) / self.terms(self.t)
+        total = self.t.sum(self.axis(self.log_p) - self.log_p.dim(),
+                           keepdim=True)                     # (N, 1), ones
+        return (total * self.log_p.exp() - self.t) / self.terms(self.log_p)

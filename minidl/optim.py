@@ -10,13 +10,16 @@ import copy
 
 import torch
 
+from .module import constant
+
 # %% ../chapters/08_sgd.ipynb #52d9a2a8
 class Optimizer:
     """Holds parameters; `step` moves each one that has a gradient.
 
     A subclass names its numbers in `rule_names`, its memory (a dict from
     the position of a parameter to a tensor) in `memory_names`, and writes
-    `update(at, params, grads)`.
+    `update(at, params, grads)`. For a stack (chapter 12) a number may be
+    a tensor (R,), and the replicas in `frozen` stay as they are.
 
     Raises: TypeError unless the parameters are tensors; ValueError for
     none, or for one that is there twice.
@@ -24,6 +27,7 @@ class Optimizer:
     """
 
     rule_names = memory_names = ()
+    frozen = fresh = None                         # positions of replicas
 
     def __init__(self, params):
         self.params = list(params)
@@ -40,9 +44,38 @@ class Optimizer:
 
     def require(self, rule, ok, value):
         """Refuse a hyper-parameter, with its value in the message."""
-        if not ok:
+        if not torch.as_tensor(ok).all():
             raise ValueError(f"{type(self).__name__}: expected {rule}, "
                              f"got {value}")
+
+    def rules(self, **values):
+        """Keep the hyper-parameters; many values, one for each replica."""
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                first = {tuple(p.shape[:1]) for p in self.params}
+                self.require(f"{name} of shape (R,) for parameters (R, ...)",
+                             first == {tuple(value.shape)},
+                             f"{tuple(value.shape)} for {sorted(first)}")
+                value = value.double()
+            setattr(self, name, value)
+
+    def each(self, value, tensors):
+        """A number for all; numbers (R,), shaped to meet each tensor."""
+        if not isinstance(value, torch.Tensor):
+            return constant(value, tensors[0].dtype, tensors[0].device)
+        return [value.to(t).reshape(-1, *[1] * (t.dim() - 1))
+                for t in tensors]
+
+    def times(self, factor, tensors):
+        """What `_foreach_add` wants for factor * tensors."""
+        if not isinstance(factor, torch.Tensor):
+            return {"other": tensors, "alpha": factor}
+        factors = self.each(factor, tensors)
+        return {"other": torch._foreach_mul(tensors, factors)}
+
+    def uses(self, value):
+        """Whether a hyper-parameter does anything."""
+        return isinstance(value, torch.Tensor) or value != 0
 
     def zero_grad(self):
         """No gradient: the next `backward` sets it."""
@@ -51,17 +84,61 @@ class Optimizer:
 
     def step(self):
         """Move every parameter that has a gradient."""
-        at = [i for i, p in enumerate(self.params) if p.grad is not None]
-        params = [self.params[i] for i in at]
-        if params:
+        have = [(i, p, g) for i, p in enumerate(self.params)
+                if (g := p.grad) is not None]
+        if not have:
+            return
+        if torch.is_grad_enabled():
             with torch.no_grad():
-                self.update(at, params, [p.grad for p in params])
+                return self.step()
+        if self.frozen is None:
+            self.update(*zip(*have))
+        else:
+            held = {key: t[self.frozen] for key, t in self.all_tensors()}
+            self.update(*zip(*have))
+            for key, t in self.all_tensors():                # put them back
+                t[self.frozen] = held.get(key, 0)
+        self.fresh = None
+
+    def zeros_like(self, i):
+        """Zeros like parameter i, an ordinary tensor: it outlives a step."""
+        with torch.inference_mode(False):
+            return torch.zeros_like(self.params[i])
+
+    def all_tensors(self):
+        """Pairs of a key and a tensor: parameters, and what is remembered.
+
+        Counts become one for each replica.
+        """
+        found = [(("", i), p) for i, p in enumerate(self.params)]
+        for name in self.memory_names:
+            memory = getattr(self, name)
+            for i, t in memory.items():
+                if not isinstance(t, torch.Tensor):
+                    count = self.zeros_like(i).double().flatten(1)[:, 0]
+                    t = memory[i] = count + t                # (R,)
+                found.append(((name, i), t))
+        return found
+
+    def forget(self, replicas=None):
+        """Remember nothing, as before the first step; or not of these."""
+        if replicas is None:
+            for name in self.memory_names:
+                getattr(self, name).clear()
+        else:
+            for (name, _), t in self.all_tensors():
+                if name:
+                    t[replicas] = 0
+            self.fresh = replicas
 
     def state_dict(self):
         """The hyper-parameters and copies of the memory."""
         state = {name: getattr(self, name) for name in self.rule_names}
         for name in self.memory_names:
             state[name] = copy.deepcopy(getattr(self, name))
+        for name in ("frozen", "fresh"):
+            if getattr(self, name) is not None:
+                state[name] = getattr(self, name).clone()
         return state
 
     def load_state_dict(self, state):
@@ -70,16 +147,19 @@ class Optimizer:
         Raises: ValueError for other keys, or a tensor that does not fit.
         """
         names = [*self.rule_names, *self.memory_names]
-        self.require(f"the keys {names}", [*state] == names, [*state])
+        found = [name for name in state if name not in ("frozen", "fresh")]
+        self.require(f"the keys {names}", found == names, found)
         for name in self.memory_names:
             for i, t in state[name].items():
                 self.require(f"{name} for {len(self.params)} parameters",
                              i < len(self.params), f"number {i}")
                 want = tuple(self.params[i].shape)
-                got = tuple(getattr(t, "shape", want))       # counts have none
-                self.require(f"{name}[{i}] of shape {want}", got == want, got)
+                got = tuple(getattr(t, "shape", want))       # a count has none
+                self.require(f"{name}[{i}] of shape {want}",
+                             got in (want, want[:1]), got)
         for name in names:
             setattr(self, name, copy.deepcopy(state[name]))
+        self.frozen, self.fresh = state.get("frozen"), state.get("fresh")
 
 # %% ../chapters/08_sgd.ipynb #c63ad022
 class SGD(Optimizer):
@@ -103,32 +183,42 @@ class SGD(Optimizer):
         self.require("momentum >= 0", momentum >= 0, momentum)
         self.require("weight_decay >= 0", weight_decay >= 0, weight_decay)
         self.require("nesterov with momentum > 0 and dampening = 0",
-                     not nesterov or momentum > 0 and dampening == 0,
+                     not nesterov or momentum * (dampening == 0) > 0,
                      f"momentum = {momentum}, dampening = {dampening}")
-        self.lr, self.momentum, self.dampening = lr, momentum, dampening
-        self.weight_decay, self.nesterov = weight_decay, nesterov
+        self.rules(lr=lr, momentum=momentum, dampening=dampening,
+                   weight_decay=weight_decay, nesterov=nesterov)
 
     def update(self, at, params, grads):
-        if self.weight_decay:
-            grads = torch._foreach_add(grads, params, alpha=self.weight_decay)
-        if self.momentum:
-            for i, g in zip(at, grads):
-                if i in self.velocity:
-                    self.velocity[i].mul_(self.momentum)
-                    self.velocity[i].add_(g, alpha=1 - self.dampening)
-                else:
-                    self.velocity[i] = g.clone()
-            velocity = [self.velocity[i] for i in at]
-            if self.nesterov:
-                velocity = torch._foreach_add(grads, velocity,
-                                              alpha=self.momentum)
-            grads = velocity
-        torch._foreach_add_(params, grads, alpha=-self.lr)
+        if self.uses(self.weight_decay):
+            grads = torch._foreach_add(
+                grads, **self.times(self.weight_decay, params))
+        if self.uses(self.momentum):
+            velocity = self.remember(at, grads)
+            grads = velocity if not self.nesterov else torch._foreach_add(
+                grads, **self.times(self.momentum, velocity))
+        torch._foreach_add_(params, **self.times(-self.lr, grads))
+
+    def remember(self, at, grads):
+        """The new velocity; where there was none, it is the gradient."""
+        first = [i not in self.velocity for i in at]
+        for i, new in zip(at, first):
+            if new:
+                self.velocity[i] = self.zeros_like(i)
+        velocity = [self.velocity[i] for i in at]
+        torch._foreach_mul_(velocity, self.each(self.momentum, velocity))
+        damped = 1 - self.dampening
+        if isinstance(self.momentum, torch.Tensor):  # none without momentum
+            ones = torch.ones_like(self.momentum)
+            damped = torch.where(self.momentum == 0, ones, damped)
+        torch._foreach_add_(velocity, **self.times(damped, grads))
+        for v, g, new in zip(velocity, grads, first):
+            if new:
+                v.copy_(g)
+            elif self.fresh is not None:
+                v[self.fresh] = g[self.fresh]
+        return velocity
 
 # %% ../chapters/09_adam.ipynb #0a7600f1
-import math
-
-
 class Adam(Optimizer):
     """p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
 
@@ -150,31 +240,82 @@ class Adam(Optimizer):
         self.require("betas in [0, 1)", all(0 <= b < 1 for b in betas), betas)
         self.require("eps >= 0", eps >= 0, eps)
         self.require("weight_decay >= 0", weight_decay >= 0, weight_decay)
-        self.lr, self.betas, self.eps = lr, tuple(betas), eps
-        self.weight_decay = weight_decay
+        self.rules(lr=lr, betas=tuple(betas), eps=eps,
+                   weight_decay=weight_decay)
+        self.flat, self.size = None, sum(p.numel() for p in self.params)
 
     def update(self, at, params, grads):
-        for i, p in zip(at, params):
+        for i in at:
             if i not in self.steps:
                 self.steps[i] = 0
-                self.mean[i], self.square[i] = p.new_zeros(2, *p.shape)
+                self.mean[i] = self.zeros_like(i)
+                self.square[i] = self.zeros_like(i)
             self.steps[i] += 1
-        if self.weight_decay:
+        if self.uses(self.weight_decay):
             grads = self.decay(params, grads)
         (b1, b2), steps = self.betas, [self.steps[i] for i in at]
-        mean, square = ([of[i] for i in at] for of in (self.mean, self.square))
+        together = self.in_step(steps)
+        if together:                              # as one long tensor
+            mean, square, move, parts = self.joined(at)
+            torch._foreach_copy_(parts, grads)    # views of move
+            mean, square, grads, steps = [mean], [square], [move], steps[:1]
+        else:
+            mean, square = ([of[i] for i in at]
+                            for of in (self.mean, self.square))
         torch._foreach_lerp_(mean, grads, 1 - b1)
-        torch._foreach_mul_(square, b2)
+        kind = mean[0].dtype, mean[0].device
+        torch._foreach_mul_(square, constant(b2, *kind))
         torch._foreach_addcmul_(square, grads, grads, 1 - b2)
         root = torch._foreach_sqrt(square)
-        torch._foreach_div_(root, [math.sqrt(1 - b2**t) for t in steps])
+        torch._foreach_div_(root, self.one_each(
+            [(1 - b2**t) ** 0.5 for t in steps], root))
         torch._foreach_add_(root, self.eps)
-        torch._foreach_addcdiv_(params, mean, root, [
-            -self.lr / (1 - b1**t) for t in steps])
+        sizes = self.one_each(
+            [-self.lr / (1 - b1**t) for t in steps], mean)
+        if together:
+            torch.mul(mean[0], sizes[0], out=move).div_(root[0])
+            torch._foreach_add_(params, parts)
+        elif isinstance(sizes[0], torch.Tensor):  # one for each replica
+            torch._foreach_addcdiv_(
+                params, torch._foreach_mul(mean, sizes), root)
+        else:
+            torch._foreach_addcdiv_(params, mean, root, sizes)
+
+    def one_each(self, values, tensors):
+        """A number for each tensor; shaped to meet it if any is (R,)."""
+        if not any(isinstance(v, torch.Tensor) for v in values):
+            return values
+        return [torch.as_tensor(v).to(t).reshape(-1, *[1] * (t.dim() - 1))
+                for v, t in zip(values, tensors)]
+
+    def in_step(self, steps):
+        """Whether one count and one lr serve all, and all are small."""
+        return (self.size <= 2**16 and isinstance(steps[0], int)
+                and steps.count(steps[0]) == len(steps)
+                and not isinstance(self.lr, torch.Tensor))
+
+    def joined(self, at):
+        """Mean, square, and room for the move, each one tensor; views of it.
+
+        What is remembered of single parameters becomes views too.
+        """
+        if self.flat is None or self.flat[0] != at or (
+                self.flat[1].data_ptr() != self.mean[at[0]].data_ptr()):
+            with torch.inference_mode(False):     # it outlives a step
+                whole, views = [], []
+                for of in (self.mean, self.square, self.mean):
+                    whole.append(torch.cat([of[i].reshape(-1) for i in at]))
+                    parts = whole[-1].split([of[i].numel() for i in at])
+                    views.append([part.view(of[i].shape)
+                                  for i, part in zip(at, parts)])
+            self.mean.update(zip(at, views[0]))
+            self.square.update(zip(at, views[1]))
+            self.flat = at, *whole, views[2]
+        return self.flat[1:]
 
     def decay(self, params, grads):
         """The gradients with the pull of weight_decay added."""
-        return torch._foreach_add(grads, params, alpha=self.weight_decay)
+        return torch._foreach_add(grads, **self.times(self.weight_decay, params))
 
 # %% ../chapters/09_adam.ipynb #a1d8ea81
 class AdamW(Adam):
@@ -189,5 +330,6 @@ class AdamW(Adam):
 
     def decay(self, params, grads):
         """Shrink the parameters; the gradients stay."""
-        torch._foreach_mul_(params, 1 - self.lr * self.weight_decay)
+        keep = 1 - self.lr * self.weight_decay
+        torch._foreach_mul_(params, self.each(keep, params))
         return grads

@@ -19,8 +19,15 @@ import torch
 from tqdm.auto import tqdm
 
 from .data import batches
+from .module import guards
+from .optim import Optimizer
 
 # %% ../chapters/10_training.ipynb #466a53f9
+def _number(value):
+    """A float; or, for a stack, a tensor (R,) in double precision."""
+    return value.item() if value.dim() == 0 else value.double().cpu()
+
+
 def _classes(output):
     """The class that each row names: (*, K) -> (*,)"""
     if not output.is_floating_point():
@@ -34,15 +41,17 @@ def error_rate(output, target):
     """The share of rows that name another class than the target.
 
     Shape: output (N, K), K = 1 for one probability; target like output,
-    or classes (N,), int64. A float between 0 and 1.
+    or classes (N,), int64. A float between 0 and 1. For a stack: output
+    (R, N, K), a target with or without R; one share for each, (R,).
     Raises: ValueError for another number of targets than rows.
     Source: chapter 10, formula 10.2.
     """
     found, right = _classes(output), _classes(target)
-    if found.shape != right.shape:
+    shared = found.dim() > 1 and right.shape == found.shape[1:]
+    if found.shape != right.shape and not shared:
         raise ValueError(f"error_rate: expected classes of shape "
                          f"{tuple(found.shape)}, got {tuple(right.shape)}")
-    return (found != right).double().mean().item()
+    return _number((found != right).double().mean(-1))
 
 
 def accuracy(output, target):
@@ -57,7 +66,9 @@ def accuracy(output, target):
 class History:
     """What `fit` saw: a number an epoch in each list, and every step's loss.
 
-    `stopped` is empty, or says what ended the training early.
+    `stopped` is empty, or says what ended the training early. For a
+    stack each number is a tensor (R,), nan for a replica that has ended,
+    and `stopped` a list of R words.
     Source: chapter 10.
     """
 
@@ -73,11 +84,19 @@ class History:
 
     def __repr__(self):
         parts = [f"{len(self)} epochs"]
-        if self.stopped:
+        if isinstance(self.stopped, list):
+            ended = sum(map(bool, self.stopped))
+            parts.append(f"{ended} of {len(self.stopped)} replicas stopped")
+        elif self.stopped:
             parts.append(f"stopped by {self.stopped}")
-        parts += [f"{name}={values[-1]:.4g}" for name, values
+        parts += [f"{name}={_mean(values[-1]):.4g}" for name, values
                   in vars(self).items() if values and name != "stopped"]
         return f"History({', '.join(parts)})"
+
+
+def _mean(value):
+    """The number itself; for a stack, the mean of those that go on."""
+    return torch.as_tensor(value, dtype=torch.float64).nanmean().item()
 
 # %% ../chapters/10_training.ipynb #c21a2ac9
 @contextlib.contextmanager
@@ -101,7 +120,34 @@ def predict(model, x, batch_size=1000):
     """
     with _mode(model, False):
         return torch.cat([model(rows) for rows, _ in
-                          batches(x, x, batch_size)])
+                          _deal(model, x, x, batch_size)],
+                         0 if model.replicas is None else 1)
+
+
+def _row_axes(model, x, t):
+    """The axes of the rows of x and t: 0; 1 where each replica has its own."""
+    if model.replicas is None:
+        return 0, 0
+    axis = min(x.dim() - 2, 1)
+    return axis, int(t.shape[:2] == (model.replicas, x.shape[axis]))
+
+
+def _deal(model, x, t, batch_size, shuffle=False, generator=None):
+    """`batches`, of a stack too; R generators deal R different orders."""
+    if model.replicas is None:
+        return batches(x, t, batch_size, shuffle, generator)
+    axes = _row_axes(model, x, t)
+    if shuffle and isinstance(generator, (list, tuple)):
+        order = torch.stack([torch.randperm(x.shape[axes[0]], generator=g)
+                             for g in generator]).to(x.device)   # (R, N)
+        each = torch.arange(len(order), device=x.device)[:, None]
+        x, t = (v[each, order] if axis else v[order]
+                for v, axis in zip((x, t), axes))            # (R, N, ...)
+        axes, shuffle = (1, 1), False
+    x, t = x.transpose(0, axes[0]), t.transpose(0, axes[1])  # rows first
+    return ((rows.transpose(0, axes[0]), targets.transpose(0, axes[1]))
+            for rows, targets in batches(x, t, batch_size, shuffle,
+                                         generator))
 
 # %% ../chapters/10_training.ipynb #f677944b
 class _CtrlC:
@@ -150,90 +196,215 @@ def fit(model, criterion, optimizer, train, *, epochs, batch_size,
     epochs, batch_size and generator as here, and history, epoch, batch
     (both from 1) and loss. Ctrl-C ends the training after the step.
 
-    Shape: x (N, in), target as the criterion takes it.
+    A stack of R networks trains like R trainings (chapter 12): numbers
+    are (R,), a callback may end some of them by a mask (R,), and so does
+    a loss that is not finite. R generators deal R orders.
+
+    Shape: x (N, in), target as the criterion takes it; for a stack, each
+    with or without R in front.
     Raises: ValueError for no epochs, no rows, a batch size below 1, or
     targets that do not fit, before anything is changed; RuntimeError for
-    a loss that is not finite, before that step changes the model: the
-    history is kept as its attribute `history`.
+    a loss that is not finite, before that step changes the model (on a
+    GPU, where it is read once an epoch, the model of that epoch's
+    start): the history is kept as its attribute `history`.
     Source: chapter 10.
     """
     if epochs < 1:
         raise ValueError(f"fit: expected at least one epoch, got {epochs}")
     hooks = _hooks(callbacks)
+    _check_stack(model, criterion, optimizer, generator)
     for x, t in filter(None, (train, validation)):
-        for rows, targets in batches(x, t, batch_size):
-            with _mode(model, False):
-                criterion(model(rows[:1]), targets[:1])
-            break
+        _deal(model, x, t, batch_size)            # refuses what cannot be
+        with _mode(model, False):
+            rows, targets = next(iter(_deal(model, x, t, 1)))
+            criterion(model(rows), targets)
     run = types.SimpleNamespace(
         model=model, criterion=criterion, optimizer=optimizer, train=train,
         epochs=epochs, batch_size=batch_size, validation=validation,
-        generator=generator, history=History(), epoch=0, batch=0, loss=None)
+        generator=generator, history=History(), epoch=0, batch=0, loss=None,
+        passed=set(), late=_reads_late(train[0]), ended=None,
+        ours=isinstance(optimizer, Optimizer))
     history = run.history
+    if model.replicas:
+        history.stopped = [""] * model.replicas
+        run.ended = torch.zeros(model.replicas, dtype=torch.bool)
+        if optimizer.frozen is not None:
+            run.ended[optimizer.frozen.cpu()] = True
     with (_CtrlC() as ctrl_c, torch.no_grad(), _mode(model, True),
+          _ordinary_gradients(model),
           tqdm(total=epochs, unit="epoch", disable=not progress) as bar):
         for hook in hooks["on_fit_start"]:
             hook(run)
         for run.epoch in range(1, epochs + 1):
-            seen = []
-            dealt = batches(*train, batch_size, shuffle, generator)
-            for run.batch, (x, t) in enumerate(dealt, 1):
-                seen.append((_step(run, x, t, hooks["after_backward"]), t))
-                for hook in hooks["on_batch_end"]:
-                    hook(run)
-                if ctrl_c.pressed:
-                    history.stopped = "Ctrl-C"
-                    return history
-            _record(run, seen, metric)
-            bar.set_postfix_str(_line(history), refresh=False)
-            bar.update()
-            stops = [hook(run) for hook in hooks["on_epoch_end"]]
-            if ctrl_c.pressed or any(stops):
-                history.stopped = "Ctrl-C" if ctrl_c.pressed else "callback"
+            seen, start = [], _state(run) if run.late else None
+            dealt = _deal(model, *train, batch_size, shuffle, generator)
+            with torch.inference_mode():          # nothing is recorded
+                for run.batch, (x, t) in enumerate(dealt, 1):
+                    seen.append((_step(run, x, t, hooks), t))
+                    if ctrl_c.pressed:
+                        break
+            if run.late:
+                _read_late(run, start, len(seen))
+            if not ctrl_c.pressed:
+                _record(run, seen, metric)
+                if progress:
+                    bar.set_postfix_str(_line(history), refresh=False)
+                    bar.update()
+                for hook in hooks["on_epoch_end"]:
+                    _stop(run, hook(run), "callback")
+            if ctrl_c.pressed:
+                _stop(run, True, "Ctrl-C")
+            if history.stopped if run.ended is None else run.ended.all():
                 break
     return history
 
-
-def _step(run, x, t, after_backward):
-    """One step; returns the output, (n, out)."""
+# %% ../chapters/10_training.ipynb #199ab293
+def _step(run, x, t, hooks):
+    """One step, in inference mode; returns the output, (n, out)."""
     run.optimizer.zero_grad()
-    output = run.model(x)
-    run.loss = run.criterion(output, t).item()
-    if not math.isfinite(run.loss):
-        error = RuntimeError(
-            f"fit: expected a finite loss, got {run.loss} in epoch "
-            f"{run.epoch}, batch {run.batch}; try a smaller learning rate")
-        error.history = run.history
-        raise error
-    run.model.backward(run.criterion.backward(), input_grad=False)
-    for hook in after_backward:
+    shapes = x.shape, t.shape
+    guards.up = shapes not in run.passed
+    try:
+        output = run.model.forward(x)
+        run.loss = run.criterion.forward(output, t)
+        if run.ended is None and not run.late:
+            run.loss = _finite(run, run.loss.item())
+        run.model.backward(run.criterion.backward(), input_grad=False)
+    finally:
+        guards.up = True
+    run.passed.add(shapes)
+    for hook in hooks["after_backward"]:
         hook(run)
-    run.optimizer.step()
-    run.history.step_loss.append(run.loss)
+    if run.ended is not None and not run.late:
+        _stop(run, ~run.loss.isfinite(), f"a loss that is not finite in "
+              f"epoch {run.epoch}, batch {run.batch}")
+    if run.ours:
+        run.optimizer.step()
+    if hooks["on_batch_end"] or not run.ours or run.ended is not None:
+        with torch.inference_mode(False):         # what outlives a step
+            if not run.ours:
+                run.optimizer.step()
+            if run.ended is not None:
+                run.loss = run.loss.double().clone()         # (R,)
+            run.history.step_loss.append(run.loss)
+            for hook in hooks["on_batch_end"]:
+                hook(run)
+    else:
+        run.history.step_loss.append(run.loss)
     return output
 
 
+def _finite(run, loss):
+    """The loss, unless it is not finite."""
+    if not math.isfinite(loss):
+        error = RuntimeError(
+            f"fit: expected a finite loss, got {loss} in epoch "
+            f"{run.epoch}, batch {run.batch}; try a smaller learning rate")
+        error.history = run.history
+        raise error
+    return loss
+
+
+def _stop(run, who, why):
+    """End the training; of a stack, that of some replicas, a mask (R,)."""
+    if run.ended is None:
+        run.history.stopped = why if who else run.history.stopped
+    elif who is not None:
+        new = torch.as_tensor(who).cpu() & ~run.ended        # (R,)
+        for r in new.nonzero()[:, 0].tolist():
+            run.history.stopped[r] = why
+        if new.any():
+            run.ended |= new
+            with torch.inference_mode(False):     # it outlives a step
+                at = run.ended.nonzero()[:, 0]
+                run.optimizer.frozen = at.to(run.train[0].device)
+
+
+@contextlib.contextmanager
+def _ordinary_gradients(model):
+    """Gradients made in inference mode are given back as ordinary tensors."""
+    try:
+        yield
+    finally:
+        for p in model.parameters():
+            p.grad = None if p.grad is None else p.grad.clone()
+
+
+def _check_stack(model, criterion, optimizer, generator):
+    """Refuse what does not fit a stack, or a single network."""
+    if bool(model.replicas) != bool(criterion.replicas):
+        raise ValueError(f"fit: expected a criterion with replicas = "
+                         f"{bool(model.replicas)}, got {criterion.replicas}")
+    if model.replicas and not isinstance(optimizer, Optimizer):
+        raise TypeError(f"fit: expected an optimizer of minidl for a stack, "
+                        f"got {type(optimizer).__name__}")
+    several = isinstance(generator, (list, tuple))
+    if several and len(generator) != (model.replicas or 0):
+        raise ValueError(f"fit: expected a generator for each replica, "
+                         f"{model.replicas}, got {len(generator)}")
+
+
+def _reads_late(x):
+    """Whether losses are read once an epoch: a look stops a GPU."""
+    return x.device.type != "cpu"
+
+
+def _state(run):
+    """Copies of what an epoch changes."""
+    return (copy.deepcopy(run.model.state_dict()),
+            copy.deepcopy(run.optimizer.state_dict()))
+
+
+def _read_late(run, start, steps):
+    """Read an epoch's losses at once; undo the epoch where one is bad."""
+    history, (model, optimizer) = run.history, start
+    losses = torch.stack(history.step_loss[-steps:]).double().cpu()
+    history.step_loss[-steps:] = list(losses) if losses.dim() > 1 else (
+        losses.tolist())
+    bad = ~losses.isfinite()                      # (steps,) or (steps, R)
+    if not bad.any():
+        return
+    if run.ended is None:
+        run.model.load_state_dict(model)
+        run.optimizer.load_state_dict(optimizer)
+        run.batch = bad.nonzero()[0].item() + 1
+        _finite(run, losses[run.batch - 1].item())
+    new = bad.any(0) & ~run.ended
+    for name, p in run.model.named_parameters():
+        p[new] = model[name][new]
+    run.optimizer.forget(new.nonzero()[:, 0].to(run.train[0].device))
+    _stop(run, new, f"a loss that is not finite in epoch {run.epoch}")
+
+# %% ../chapters/10_training.ipynb #850a30b3
 def _record(run, seen, metric):
     """Add the numbers of an epoch to the history; formula 10.1."""
     history, outputs = run.history, [output for output, _ in seen]
-    sizes = [len(output) for output in outputs]
+    at = 0 if run.ended is None else 1            # the axis of rows
+    dealt, whole = seen[0][1], run.train[1]       # R orders add an axis
+    target_at = int(dealt.dim() > whole.dim()
+                    or _row_axes(run.model, *run.train)[1])
+    sizes = [output.shape[at] for output in outputs]
     mean = run.criterion.reduction == "mean"
-    history.loss.append(sum(
+    found = {"loss": sum(
         loss * (n / sum(sizes) if mean else 1)
-        for loss, n in zip(history.step_loss[-len(seen):], sizes)))
-    history.metric.append(metric(torch.cat(outputs),
-                                 torch.cat([t for _, t in seen])))
+        for loss, n in zip(history.step_loss[-len(seen):], sizes))}
+    found["metric"] = metric(torch.cat(outputs, at), torch.cat(
+        [t for _, t in seen], target_at))
     if run.validation:
         x, t = run.validation
         output = predict(run.model, x)
-        history.validation_loss.append(run.criterion(output, t).item())
-        history.validation_metric.append(metric(output, t))
+        found["validation_loss"] = _number(run.criterion(output, t))
+        found["validation_metric"] = metric(output, t)
+    for name, value in found.items():
+        if run.ended is not None:                 # nan for the others
+            value = torch.where(run.ended, math.nan, value)
+        getattr(history, name).append(value)
 
 
 def _line(history):
     """The last epoch, for the progress bar."""
     names = ("loss", "metric", "validation_loss", "validation_metric")
-    return ", ".join(f"{name} {getattr(history, name)[-1]:.4f}"
+    return ", ".join(f"{name} {_mean(getattr(history, name)[-1]):.4f}"
                      for name in names if getattr(history, name))
 
 # %% ../chapters/10_training.ipynb #fcf9c090
@@ -248,10 +419,16 @@ class _Remembers:
             setattr(self, name, state[name])
 
 
+def _facing(mask, p):
+    """A truth () or truths (R,), shaped to meet a parameter."""
+    return mask.to(p.device).reshape(-1, *[1] * (p.dim() - 1))
+
+
 class EarlyStopping(_Remembers):
     """Stops after `patience` epochs without a better validation loss.
 
-    The model goes back to its best parameters.
+    The model goes back to its best parameters; of a stack, each replica
+    by itself.
     Raises: ValueError for a patience below 1, or without validation.
     Source: Prechelt, 1998; chapter 10.
     """
@@ -271,13 +448,18 @@ class EarlyStopping(_Remembers):
                              "got none")
 
     def on_epoch_end(self, run):
-        loss, self.waited = run.history.validation_loss[-1], self.waited + 1
-        if loss < self.best:
-            self.best, self.waited = loss, 0
-            self.state = copy.deepcopy(run.model.state_dict())
-        if self.waited >= self.patience:
-            run.model.load_state_dict(self.state)
-            return True
+        loss = torch.as_tensor(run.history.validation_loss[-1],
+                               dtype=torch.float64)          # () or (R,)
+        better, own = loss < self.best, run.model.state_dict()
+        self.best = torch.where(better, loss, self.best)
+        self.waited = torch.where(better, 0, self.waited + 1)
+        kept = self.state or copy.deepcopy(own)
+        self.state = {name: torch.where(_facing(better, p), p, kept[name])
+                      for name, p in own.items()}
+        over = self.waited >= self.patience
+        for name, p in own.items():
+            p.copy_(torch.where(_facing(over, p), self.state[name], p))
+        return over
 
 # %% ../chapters/10_training.ipynb #4e641902
 class _Schedule(_Remembers):
@@ -321,17 +503,22 @@ class CosineAnnealingLR(_Schedule):
         return self.eta_min + (first - self.eta_min) * wave
 
 # %% ../chapters/10_training.ipynb #e114b5c9
-def clip_grad_norm_(parameters, max_norm):
+def clip_grad_norm_(parameters, max_norm, replicas=False):
     """Scale all gradients together to a length of at most `max_norm`.
 
-    Returns the length before, a 0-dim tensor.
+    Returns the length before, a 0-dim tensor; with `replicas`, each
+    network of a stack has its own, (R,).
     Source: Pascanu et al., 2013; chapter 10, formula 10.4.
     """
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.stack([g.norm() for g in grads]).norm()
+    if replicas:
+        lengths = [g.reshape(len(g), -1).norm(dim=1) for g in grads]
+        norm = torch.stack(lengths).norm(dim=0)              # (R,)
+    else:
+        norm = torch.stack([g.norm() for g in grads]).norm()
     factor = (max_norm / (norm + 1e-6)).clamp_max(1)
     for g in grads:
-        g.mul_(factor)
+        g.mul_(_facing(factor, g) if replicas else factor)
     return norm
 
 # %% ../chapters/10_training.ipynb #3e87f3b2
@@ -339,7 +526,8 @@ class RestartWhenStuck(_Remembers):
     """Calls init(model) when the loss stands still at a high error.
 
     Still: it changed by less than `tolerance`, relative, in an epoch.
-    High: the metric is above `error`. `restarts` counts.
+    High: the metric is above `error`. `restarts` counts. In a stack,
+    each stuck replica is restarted alone.
     Source: report 004; chapter 10.
     """
 
@@ -351,14 +539,21 @@ class RestartWhenStuck(_Remembers):
 
     def on_epoch_end(self, run):
         history = run.history
-        if len(history) < 2 or history.metric[-1] <= self.error:
+        if len(history) < 2:
             return
         old, new = history.loss[-2:]
-        if abs(new - old) < self.tolerance * abs(old):
+        still = abs(new - old) < self.tolerance * abs(old)
+        stuck = still & (history.metric[-1] > self.error)    # or (R,)
+        if run.model.replicas:
+            who = stuck.nonzero()[:, 0]
+            for r in who.tolist():
+                self.init(run.model.replica(r))
+            if len(who):
+                run.optimizer.forget(who)
+        elif stuck:
             self.init(run.model)
-            for name in run.optimizer.memory_names:
-                getattr(run.optimizer, name).clear()
-            self.restarts += 1
+            run.optimizer.forget()
+        self.restarts = self.restarts + stuck                # a count
 
 # %% ../chapters/10_training.ipynb #0927abef
 class Statistics:
@@ -374,17 +569,20 @@ class Statistics:
         self.activations = {n: [] for n, _ in run.model.named_children()}
 
     def on_epoch_end(self, run):
+        stacked = bool(run.model.replicas)
         for name, p in run.model.named_parameters():
-            self.gradients[name].append(_size(p.grad))
-        h = run.train[0][:100]
+            self.gradients[name].append(_size(p.grad, stacked))
+        h, _ = next(iter(_deal(run.model, *run.train, 100)))
         for name, module in run.model.named_children():
             h = module(h)
-            self.activations[name].append(_size(h))
+            self.activations[name].append(_size(h, stacked))
 
 
-def _size(tensor):
-    """The root mean square of all entries, a float."""
-    return tensor.square().mean().sqrt().item()
+def _size(tensor, stacked):
+    """The root mean square of all entries; of a stack's, (R,)."""
+    if not stacked or tensor.dim() < 2:
+        return tensor.square().mean().sqrt().item()
+    return tensor.reshape(len(tensor), -1).square().mean(1).sqrt()
 
 
 class _Table(str):
@@ -411,6 +609,13 @@ def summary(model):
                             f"{d:>{count}}".rstrip() for a, b, c, d in rows))
 
 # %% ../chapters/10_training.ipynb #dd03cb61
+def _several(generator):
+    """No generator, one, or one for each replica, as a list."""
+    if generator is None:
+        return []
+    return [*generator] if isinstance(generator, (list, tuple)) else [generator]
+
+
 def save(path, model, optimizer=None, history=None, generator=None,
          callbacks=()):
     """Write a checkpoint; call it at the end of an epoch.
@@ -423,7 +628,7 @@ def save(path, model, optimizer=None, history=None, generator=None,
         "model": {n: p.clone() for n, p in model.state_dict().items()},
         "optimizer": None if optimizer is None else optimizer.state_dict(),
         "history": None if history is None else vars(history),
-        "generator": None if generator is None else generator.get_state(),
+        "generator": [g.get_state() for g in _several(generator)],
         "callbacks": [callback.state_dict() for callback in callbacks],
         "global": torch.get_rng_state()}
     torch.save(state, f"{path}.part")
@@ -441,7 +646,7 @@ def load(path, model, optimizer=None, history=None, generator=None,
     state = torch.load(path, weights_only=True)
     for name, part in (("optimizer", optimizer), ("history", history),
                        ("generator", generator)):
-        if part is not None and state[name] is None:
+        if part is not None and not state[name]:
             raise ValueError(f"load: expected a checkpoint with its {name}, "
                              f"got none in {path}")
     if len(callbacks) != len(state["callbacks"]):
@@ -457,5 +662,6 @@ def load(path, model, optimizer=None, history=None, generator=None,
     if history is not None:
         vars(history).update(state["history"])
     if generator is not None:
-        generator.set_state(state["generator"])
+        for g, saved in zip(_several(generator), state["generator"]):
+            g.set_state(saved)
     torch.set_rng_state(state["global"])

@@ -23,36 +23,38 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # The list is exact: a name that is used and not here fails, and so does one that is here and not used.
 ALLOWED = {
     "types and constants": """
-        torch.Tensor torch.dtype torch.float64 torch.inf torch.int64""",
+        torch.Generator torch.Tensor torch.bool torch.dtype torch.float64 torch.inf torch.int64""",
     "creation": """
-        .clone .new_zeros torch.as_tensor torch.empty torch.empty_like torch.eye torch.linspace
-        torch.ones torch.ones_like torch.tensor torch.zeros_like""",
+        .clone torch.arange torch.as_tensor torch.empty torch.empty_like torch.eye torch.linspace
+        torch.ones_like torch.tensor torch.zeros torch.zeros_like""",
     "random": """
         .bernoulli_ .normal_ .uniform_ torch.get_rng_state torch.manual_seed torch.rand torch.randn_like
-        torch.random.fork_rng torch.randperm torch.set_rng_state""",
+        torch.random.fork_rng torch.randint torch.randperm torch.set_rng_state""",
     "arithmetic": """
         .abs .clamp_max .clamp_min .exp .log .log1p .nan_to_num .sign .sqrt .square
-        torch._foreach_add torch._foreach_sqrt torch.addcmul torch.addmm torch.expm1 torch.where""",
+        .isfinite torch._foreach_add torch._foreach_mul torch._foreach_sqrt torch.addcmul torch.addmm
+        torch.baddbmm torch.expm1 torch.mul torch.where""",
     "three activations": """
         torch.relu torch.sigmoid torch.tanh""",
     "reductions": """
-        .all .amax .any .argmax .max .mean .min .norm .std .sum torch.allclose""",
+        .all .amax .any .argmax .max .mean .median .min .nanmean .nonzero .norm .sort .std .sum torch.allclose""",
     "shapes and indices": """
-        .dim .mT .numel .reshape .select .shape .unsqueeze .view torch.cartesian_prod torch.cat
+        .dim .element_size .expand .flatten .mT .numel .reshape .select .shape .split .transpose .unsqueeze
+        .view torch.cartesian_prod torch.cat
         torch.stack torch.unravel_index""",
     "types and places": """
-        .data .detach .device .double .dtype .float .is_floating_point .item .long .to .tolist""",
+        .cpu .data .data_ptr .detach .device .double .dtype .float .is_floating_point .item .long .to .tolist .type""",
     "in place": """
-        .add_ .copy_ .mul_ .scatter_ .zero_ torch._foreach_add_ torch._foreach_addcdiv_
-        torch._foreach_addcmul_ torch._foreach_div_ torch._foreach_lerp_ torch._foreach_mul_""",
+        .copy_ .div_ .mul_ .scatter_ .zero_ torch._foreach_add_ torch._foreach_addcdiv_
+        torch._foreach_addcmul_ torch._foreach_copy_ torch._foreach_div_ torch._foreach_lerp_ torch._foreach_mul_""",
     "files": """
         torch.load torch.save""",
     "no gradients": """
-        torch.is_grad_enabled torch.no_grad""",
+        torch.inference_mode torch.is_grad_enabled torch.no_grad""",
     "words that Python's own containers share with tensors": """
-        .values""",
+        .add .values""",
     "other modules": """
-        contextlib copy dataclasses functools inspect math os signal torch tqdm.auto types""",
+        contextlib copy dataclasses functools inspect itertools math os pandas pathlib signal threading torch tqdm.auto types""",
 }
 LIST = {name for group in ALLOWED.values() for name in group.split()}
 OWN = {"backward", "grad"}  # Module.backward and Parameter.grad are what the course is about

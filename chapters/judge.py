@@ -1,0 +1,80 @@
+"""PyTorch's side of chapter 18: the same networks with autograd, one by one, or many at once by `vmap`; and table rows.
+
+Written by hand, and no part of the package: here PyTorch's own modules, losses and optimisers are the judge.
+"""
+
+import torch
+
+from minidl import batches, circle, standardize
+
+
+def eager(model, criterion, optimizer, train, *, epochs, batch_size, generator=None, shuffle=True):
+    """The loop that PyTorch's users write; the loss at each step, a list."""
+    losses = []
+    for _ in range(epochs):
+        for x, t in batches(*train, batch_size, shuffle, generator):
+            optimizer.zero_grad()
+            loss = criterion(model(x), t)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+def together(models, criterion, optimizer, train, *, epochs, batch_size, generators):
+    """R networks of one structure, stacked by `torch.func` and trained at once.
+
+    `optimizer(params)` makes a torch optimiser: its arithmetic is elementwise, so a stack of parameters is as good
+    as one. x and t are (R, N, ...), each replica shuffled by its own generator. Returns `predict`, from (R, N, in) to
+    (R, N, out), and the losses, (steps, R).
+    """
+    params, _ = torch.func.stack_module_state(models)
+    params = {name: p.detach() for name, p in params.items()}
+    model = models[0]
+
+    def output(params, x):
+        return torch.func.functional_call(model, params, (x,))
+
+    def loss(params, x, t):
+        return criterion(output(params, x), t)
+
+    slopes = torch.func.vmap(torch.func.grad_and_value(loss))
+    step, (x, t), losses = optimizer(list(params.values())), train, []
+    each = torch.arange(len(x))[:, None]
+    for _ in range(epochs):
+        order = torch.stack([torch.randperm(x.shape[1], generator=g) for g in generators])  # (R, N)
+        x_dealt, t_dealt = x[each, order], t[each, order]
+        for i in range(0, x.shape[1], batch_size):
+            grads, values = slopes(params, x_dealt[:, i : i + batch_size], t_dealt[:, i : i + batch_size])
+            for name, p in params.items():
+                p.grad = grads[name]
+            step.step()
+            losses.append(values.detach())
+    return lambda x: torch.func.vmap(output)(params, x).detach(), torch.stack(losses)
+
+
+def circles(seeds, n=1000, scaled=True):
+    """A training and a test set for each seed: x (R, n, 2), label (R, n), twice; scaled by the training statistics."""
+    made = []
+    for seed in seeds:
+        g = torch.Generator().manual_seed(seed)
+        (x, label), (test_x, test_label) = circle(n, g), circle(n, g)
+        if scaled:
+            x, test_x = standardize(x, test_x)
+        made.append((x, label, test_x, test_label))
+    return tuple(map(torch.stack, zip(*made)))
+
+
+def percent(errors):
+    """Mean and standard deviation of error rates, (R,), as the reports give them: `1.9 ± 0.6 %`."""
+    errors = 100 * torch.as_tensor(errors, dtype=torch.float64)
+    return f"{errors.mean():.1f} ± {errors.std():.1f} %"
+
+
+def row(report, reading, paper, ours, theirs, stuck, seconds):
+    """A line of the table that `make reproduce` prints."""
+    seconds = f"{seconds:.1f}" if isinstance(seconds, float) else seconds
+    return f"{report:4} {reading:40} {paper:>14} {ours:>14} {theirs:>14} {stuck:>7} {seconds:>8}"
+
+
+HEAD = row("", "reading", "paper", "minidl", "PyTorch", "stuck", "seconds")
