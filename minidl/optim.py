@@ -12,41 +12,14 @@ import torch
 
 from .module import constant
 
-# %% ../chapters/08_sgd.ipynb #52d9a2a8
-class Optimizer:
-    """Holds parameters; `step` moves each one that has a gradient.
+# %% ../chapters/08_sgd.ipynb #df615dab
+class _Stackable:
+    """What an optimiser needs for a stack of R networks: chapter 12.
 
-    A subclass names its numbers in `rule_names`, its memory (a dict from
-    the position of a parameter to a tensor) in `memory_names`, and writes
-    `update(at, params, grads)`. For a stack (chapter 12) a number may be
-    a tensor (R,), and the replicas in `frozen` stay as they are.
-
-    Raises: TypeError unless the parameters are tensors; ValueError for
-    none, or for one that is there twice.
-    Source: chapter 08.
+    A hyper-parameter may be a tensor (R,), one number for each network.
     """
 
-    rule_names = memory_names = ()
     frozen = fresh = None                         # positions of replicas
-
-    def __init__(self, params):
-        self.params = list(params)
-        for p in self.params:
-            if not isinstance(p, torch.Tensor):
-                raise TypeError(f"{type(self).__name__}: expected tensors as "
-                                f"parameters, got {type(p).__name__}")
-        different = len(set(map(id, self.params)))
-        self.require("at least one parameter, each once",
-                     0 < different == len(self.params),
-                     f"{len(self.params)}, of which {different} differ")
-        for name in self.memory_names:
-            setattr(self, name, {})
-
-    def require(self, rule, ok, value):
-        """Refuse a hyper-parameter, with its value in the message."""
-        if not torch.as_tensor(ok).all():
-            raise ValueError(f"{type(self).__name__}: expected {rule}, "
-                             f"got {value}")
 
     def rules(self, **values):
         """Keep the hyper-parameters; many values, one for each replica."""
@@ -77,6 +50,75 @@ class Optimizer:
         """Whether a hyper-parameter does anything."""
         return isinstance(value, torch.Tensor) or value != 0
 
+    def zeros_like(self, i):
+        """Zeros like parameter i, an ordinary tensor: it outlives a step."""
+        with torch.inference_mode(False):
+            return torch.zeros_like(self.params[i])
+
+    def all_tensors(self):
+        """Pairs of a key and a tensor: parameters, and what is remembered.
+
+        Counts become one for each replica.
+        """
+        found = [(("", i), p) for i, p in enumerate(self.params)]
+        for name in self.memory_names:
+            memory = getattr(self, name)
+            for i, t in memory.items():
+                if not isinstance(t, torch.Tensor):
+                    with torch.inference_mode(False):        # (R,)
+                        p = self.params[i].reshape(
+                            len(self.params[i]), -1)[:, 0].double()
+                        t = memory[i] = torch.zeros_like(p) + t
+                found.append(((name, i), t))
+        return found
+
+    def forget(self, replicas=None):
+        """Remember nothing, as before the first step; or not of these."""
+        if replicas is None:
+            for name in self.memory_names:
+                getattr(self, name).clear()
+        else:
+            for (name, _), t in self.all_tensors():
+                if name:
+                    t[replicas] = 0
+            self.fresh = replicas if self.fresh is None else torch.cat(
+                [self.fresh, replicas])
+
+# %% ../chapters/08_sgd.ipynb #52d9a2a8
+class Optimizer(_Stackable):
+    """Holds parameters; `step` moves each one that has a gradient.
+
+    A subclass names its numbers in `rule_names`, its memory (a dict from
+    the position of a parameter to a tensor) in `memory_names`, and writes
+    `update(at, params, grads)`. For a stack (chapter 12) a number may be
+    a tensor (R,), and the replicas in `frozen` stay as they are.
+
+    Raises: TypeError unless the parameters are tensors; ValueError for
+    none, or for one that is there twice.
+    Source: chapter 08.
+    """
+
+    rule_names = memory_names = ()
+
+    def __init__(self, params):
+        self.params = list(params)
+        for p in self.params:
+            if not isinstance(p, torch.Tensor):
+                raise TypeError(f"{type(self).__name__}: expected tensors as "
+                                f"parameters, got {type(p).__name__}")
+        different = len(set(map(id, self.params)))
+        self.require("at least one parameter, each once",
+                     0 < different == len(self.params),
+                     f"{len(self.params)}, of which {different} differ")
+        for name in self.memory_names:
+            setattr(self, name, {})
+
+    def require(self, rule, ok, value):
+        """Refuse a hyper-parameter, with its value in the message."""
+        if not torch.as_tensor(ok).all():
+            raise ValueError(f"{type(self).__name__}: expected {rule}, "
+                             f"got {value}")
+
     def zero_grad(self):
         """No gradient: the next `backward` sets it."""
         for p in self.params:
@@ -99,37 +141,6 @@ class Optimizer:
             for key, t in self.all_tensors():                # put them back
                 t[self.frozen] = held.get(key, 0)
         self.fresh = None
-
-    def zeros_like(self, i):
-        """Zeros like parameter i, an ordinary tensor: it outlives a step."""
-        with torch.inference_mode(False):
-            return torch.zeros_like(self.params[i])
-
-    def all_tensors(self):
-        """Pairs of a key and a tensor: parameters, and what is remembered.
-
-        Counts become one for each replica.
-        """
-        found = [(("", i), p) for i, p in enumerate(self.params)]
-        for name in self.memory_names:
-            memory = getattr(self, name)
-            for i, t in memory.items():
-                if not isinstance(t, torch.Tensor):
-                    count = self.zeros_like(i).double().flatten(1)[:, 0]
-                    t = memory[i] = count + t                # (R,)
-                found.append(((name, i), t))
-        return found
-
-    def forget(self, replicas=None):
-        """Remember nothing, as before the first step; or not of these."""
-        if replicas is None:
-            for name in self.memory_names:
-                getattr(self, name).clear()
-        else:
-            for (name, _), t in self.all_tensors():
-                if name:
-                    t[replicas] = 0
-            self.fresh = replicas
 
     def state_dict(self):
         """The hyper-parameters and copies of the memory."""
@@ -218,8 +229,48 @@ class SGD(Optimizer):
                 v[self.fresh] = g[self.fresh]
         return velocity
 
+# %% ../chapters/09_adam.ipynb #ac714a05
+class _Moments(Optimizer):
+    """The running means of Adam, one by one or as long tensors."""
+
+    memory_names = ("mean", "square", "steps")
+    flat = None
+
+    def one_each(self, values, tensors):
+        """A number for each tensor; shaped to meet it if any is (R,)."""
+        if not any(isinstance(v, torch.Tensor) for v in values):
+            return values
+        return [torch.as_tensor(v).to(t).reshape(-1, *[1] * (t.dim() - 1))
+                for v, t in zip(values, tensors)]
+
+    def in_step(self, steps):
+        """Whether one count and one lr serve all, and all are small."""
+        return (sum(p.numel() for p in self.params) <= 2**16
+                and isinstance(steps[0], int)
+                and steps.count(steps[0]) == len(steps)
+                and not isinstance(self.lr, torch.Tensor))
+
+    def joined(self, at):
+        """Mean, square, and room for the move, each one tensor; views of it.
+
+        What is remembered of single parameters becomes views too.
+        """
+        if self.flat is None or self.flat[0] != at or (
+                self.flat[1].data_ptr() != self.mean[at[0]].data_ptr()):
+            with torch.inference_mode(False):     # it outlives a step
+                whole, views = [], []
+                for of in (self.mean, self.square, self.mean):
+                    whole.append(torch.cat([of[i].reshape(-1) for i in at]))
+                    parts = whole[-1].split([of[i].numel() for i in at])
+                    views.append([part.view(of[i].shape)
+                                  for i, part in zip(at, parts)])
+            self.mean.update(zip(at, views[0]))
+            self.square.update(zip(at, views[1]))
+            self.flat = at, *whole, views[2]
+        return self.flat[1:]
+
 # %% ../chapters/09_adam.ipynb #0a7600f1
-class Adam(Optimizer):
+class Adam(_Moments):
     """p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
 
     m and v are running means of the gradient and of its square;
@@ -231,7 +282,6 @@ class Adam(Optimizer):
     """
 
     rule_names = ("lr", "betas", "eps", "weight_decay")
-    memory_names = ("mean", "square", "steps")
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
                  weight_decay=0):
@@ -242,7 +292,6 @@ class Adam(Optimizer):
         self.require("weight_decay >= 0", weight_decay >= 0, weight_decay)
         self.rules(lr=lr, betas=tuple(betas), eps=eps,
                    weight_decay=weight_decay)
-        self.flat, self.size = None, sum(p.numel() for p in self.params)
 
     def update(self, at, params, grads):
         for i in at:
@@ -281,41 +330,10 @@ class Adam(Optimizer):
         else:
             torch._foreach_addcdiv_(params, mean, root, sizes)
 
-    def one_each(self, values, tensors):
-        """A number for each tensor; shaped to meet it if any is (R,)."""
-        if not any(isinstance(v, torch.Tensor) for v in values):
-            return values
-        return [torch.as_tensor(v).to(t).reshape(-1, *[1] * (t.dim() - 1))
-                for v, t in zip(values, tensors)]
-
-    def in_step(self, steps):
-        """Whether one count and one lr serve all, and all are small."""
-        return (self.size <= 2**16 and isinstance(steps[0], int)
-                and steps.count(steps[0]) == len(steps)
-                and not isinstance(self.lr, torch.Tensor))
-
-    def joined(self, at):
-        """Mean, square, and room for the move, each one tensor; views of it.
-
-        What is remembered of single parameters becomes views too.
-        """
-        if self.flat is None or self.flat[0] != at or (
-                self.flat[1].data_ptr() != self.mean[at[0]].data_ptr()):
-            with torch.inference_mode(False):     # it outlives a step
-                whole, views = [], []
-                for of in (self.mean, self.square, self.mean):
-                    whole.append(torch.cat([of[i].reshape(-1) for i in at]))
-                    parts = whole[-1].split([of[i].numel() for i in at])
-                    views.append([part.view(of[i].shape)
-                                  for i, part in zip(at, parts)])
-            self.mean.update(zip(at, views[0]))
-            self.square.update(zip(at, views[1]))
-            self.flat = at, *whole, views[2]
-        return self.flat[1:]
-
     def decay(self, params, grads):
         """The gradients with the pull of weight_decay added."""
-        return torch._foreach_add(grads, **self.times(self.weight_decay, params))
+        pull = self.times(self.weight_decay, params)
+        return torch._foreach_add(grads, **pull)
 
 # %% ../chapters/09_adam.ipynb #a1d8ea81
 class AdamW(Adam):

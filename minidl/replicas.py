@@ -42,8 +42,18 @@ def stack(models):
                              f"another structure as number {r}: {model!r}")
     together = zip(*(model.parameters() for model in models))
     joined = {id(each[0]): torch.stack([p.detach() for p in each])
-              for each in together}
-    return _counted(copy.deepcopy(first, joined), len(models))
+              for each in together}               # (R, ...) for each
+    stacked = copy.deepcopy(first, joined)        # with those put in
+    for _, module in stacked.named_modules():
+        module.replicas, module._output = len(models), None
+    return stacked
+
+
+def _structure(model):
+    """What networks of one stack have in common."""
+    return repr(model), model.training, [
+        (name, p.shape, p.dtype, p.device)
+        for name, p in model.named_parameters()]
 
 
 def unstack(stacked):
@@ -55,20 +65,6 @@ def unstack(stacked):
     if not stacked.replicas:
         raise ValueError("unstack: expected a stack, got a single network")
     return [stacked.replica(r) for r in range(stacked.replicas)]
-
-
-def _structure(model):
-    """What networks of one stack have in common."""
-    return repr(model), model.training, [
-        (name, p.shape, p.dtype, p.device)
-        for name, p in model.named_parameters()]
-
-
-def _counted(model, replicas):
-    """The model, every module of which knows the number of networks."""
-    for _, module in model.named_modules():
-        module.replicas, module._output = replicas, None
-    return model
 
 # %% ../chapters/12_replicas.ipynb #r12c0004
 def grid(**values):
@@ -86,115 +82,141 @@ def sweep(build, data, configurations, seeds, *, criterion, optimizer,
           memory=2**28, path=None, progress=True):
     """Train each configuration from each seed, in stacks; a table of rows.
 
-    A configuration is a dict. Its keys may be numbers of the optimizer
-    (`lr`, a rate for each replica), or `criterion`, `optimizer`, `epochs`
-    and `batch_size` instead of those given; all others go to
-    `build(**rest)`, which is called after `torch.manual_seed(seed)`.
-    `data(seed)` gives three pairs (x, target): to train on, to choose by,
-    to report. `criterion` and `optimizer` are classes, `callbacks()`
-    gives a fresh list. A stack is as large as `memory`, in bytes, allows.
+    A configuration is a dict. Its keys may be hyper-parameters of the
+    optimizer (lr, momentum and weight_decay differ inside a stack), or
+    `criterion`, `optimizer`, `epochs` and `batch_size` instead of those
+    given; all others go to `build(**rest)`, which is called after
+    `torch.manual_seed(seed)`. `data(seed)` gives three pairs (x, target):
+    to train on, to choose by, to report. `criterion` and `optimizer` are
+    classes, `callbacks()` gives a fresh list. A stack is as large as
+    `memory`, in bytes, allows.
 
-    A row has the configuration, the seed, the settings; train_error,
-    validation_error, test_error of the final network, a share or what
-    `metric` gives; the last training loss; the epochs that it trained;
-    and the word that ended it early. With `path` the rows are kept in a
-    CSV file after each stack, and those that it has are not run again.
+    A row has the configuration, the settings and the seed, classes and
+    functions by name; train_error, validation_error and test_error of the
+    final network, a share or what `metric` gives; the last training loss;
+    the epochs that it trained; and the words that ended it early. With
+    `path` the rows are kept in a CSV file after each stack, and those that
+    it has are not run again. Random masks and restarts depend on the
+    stack that a network is in; all else depends on its row alone.
 
-    Raises: ValueError for no configuration or no seed, or for a file with
-    other columns.
+    Raises: ValueError for no configuration or no seed, one that is there
+    twice, different keys, or a file with other columns.
     Source: chapter 12.
     """
     settings = {"criterion": criterion, "optimizer": optimizer,
                 "epochs": epochs, "batch_size": batch_size}
-    jobs = [{**settings, **configuration, "seed": seed}
-            for configuration in configurations for seed in seeds]
-    if not jobs:
-        raise ValueError("sweep: expected at least one configuration and "
-                         "one seed, got none")
-    table = _read(path, jobs)
-    done = set() if table is None else set(map(tuple, table[
-        [*_labels(jobs[0])]].astype(str).to_numpy().tolist()))
-    open_jobs = [job for job in jobs if _key(job) not in done]
-    total = sum(job["epochs"] for job in open_jobs)
-    with tqdm(total=total, unit="epoch", disable=not progress) as bar:
-        for chunk in _chunks(build, data, open_jobs, memory):
-            rows = _run(build, data, chunk, callbacks, metric, bar)
-            new = pandas.DataFrame(rows)
-            table = new if table is None else pandas.concat(
-                [table, new], ignore_index=True)
-            if path is not None:                  # in one act
-                table.to_csv(f"{path}.part", index=False)
+    seeds = list(seeds)
+    jobs = [{**c, **settings, **c, "seed": seed}  # its keys come first
+            for c in configurations for seed in seeds]
+    _check(jobs)
+    names = list(jobs[0])
+    rows = {} if path is None else _read(path, names)
+    left = [job for job in jobs if _key(job, names) not in rows]
+    with (torch.random.fork_rng(devices=[]),
+          tqdm(total=sum(job["epochs"] for job in left), unit="epoch",
+               disable=not progress) as bar):
+        for chunk in _chunks(build, data, left, memory):
+            for job, row in zip(chunk, _run(
+                    build, data, chunk, callbacks, metric, bar)):
+                rows[_key(job, names)] = row
+            if path is not None:                  # replaced in one act
+                pandas.DataFrame(rows.values()).to_csv(
+                    f"{path}.part", index=False, na_rep="nan")
                 os.replace(f"{path}.part", path)
-    wanted = {_key(job): i for i, job in enumerate(jobs)}
-    order = [wanted.get(tuple(row), -1) for row in table[
-        [*_labels(jobs[0])]].astype(str).to_numpy().tolist()]
-    table = table.assign(_order=order).query("_order >= 0")
-    return table.sort_values("_order").drop(columns="_order").reset_index(
-        drop=True)
+    return pandas.DataFrame([{**rows[_key(job, names)], **_labels(job)}
+                             for job in jobs])
+
+
+_RESULTS = {"train_error": float, "validation_error": float,
+            "test_error": float, "loss": float, "trained": int, "ended": str}
 
 
 def _labels(job):
     """A job as a table shows it: classes and functions by their names."""
-    return {key: getattr(value, "__name__", value)
-            for key, value in job.items()}
+    return {name: value if isinstance(value, (int, float, str))
+            else getattr(value, "__name__", str(value))
+            for name, value in job.items()}
 
 
-def _key(job):
-    """What tells one job from another."""
-    return tuple(map(str, _labels(job).values()))
+def _key(job, names):
+    """What tells one job from another, spelt as a file would: 1 is 1.0."""
+    def spelt(value):
+        try:
+            return str(float(str(value)))
+        except ValueError:
+            return str(value)
+
+    labels = _labels(job)
+    return tuple(spelt(labels[name]) for name in names)
 
 
-def _read(path, jobs):
-    """The rows that a file has, or None."""
-    if path is None or not pathlib.Path(path).exists():
-        return None
-    table = pandas.read_csv(path, float_precision="round_trip",
-                            keep_default_na=False, na_values=["nan"])
-    missing = [name for name in _labels(jobs[0]) if name not in table]
-    if missing:
-        raise ValueError(f"sweep: expected the columns of this sweep in "
-                         f"{path}, got none called {missing}")
-    return table
+def _check(jobs):
+    """Refuse what would give no table, or rows that cannot be told apart."""
+    keys = {tuple(sorted(job)) for job in jobs}
+    if len(keys) != 1 or not keys.isdisjoint(_RESULTS):
+        raise ValueError(f"sweep: expected at least one configuration and "
+                         f"one seed, all with the same keys, got {keys}")
+    names = list(jobs[0])
+    if len({_key(job, names) for job in jobs}) < len(jobs):
+        raise ValueError("sweep: expected each configuration and each seed "
+                         "once, got one twice (functions go by name)")
+
+
+def _read(path, names):
+    """The rows that a file has, by their keys."""
+    if not pathlib.Path(path).exists():
+        return {}
+    found = pandas.read_csv(path, dtype=str, keep_default_na=False)
+    wanted = [*names, *_RESULTS]
+    if sorted(found) != sorted(wanted):
+        raise ValueError(f"sweep: expected the columns {wanted} in {path}, "
+                         f"got {list(found)}")
+    return {_key(row, names): {**row, **{
+        name: kind(row[name]) for name, kind in _RESULTS.items()}}
+        for row in found.to_dict("records")}
 
 
 def _parts(job):
-    """(numbers of the optimizer, arguments of `build`) of a job."""
-    rules = job["optimizer"].rule_names
-    own = ("criterion", "optimizer", "epochs", "batch_size", "seed", *rules)
-    return ({key: job[key] for key in job if key in rules},
-            {key: job[key] for key in job if key not in own})
+    """Names in a job: a number for each replica, the optimizer's others,
+    arguments of `build`."""
+    rules = [name for name in job if name in job["optimizer"].rule_names]
+    each = [name for name in rules
+            if name in ("lr", "momentum", "weight_decay")]
+    own = ("criterion", "optimizer", "epochs", "batch_size", "seed")
+    return each, [name for name in rules if name not in each], [
+        name for name in job if name not in (*rules, *own)]
 
 
 def _built(build, job):
     """The network of a job, as its seed makes it."""
     torch.manual_seed(job["seed"])
-    return build(**_parts(job)[1])
+    return build(**{name: job[name] for name in _parts(job)[2]})
 
 
 def _chunks(build, data, jobs, memory):
     """Lists of jobs that one stack can take."""
     groups = {}
     for job in jobs:
-        rules, rest = _parts(job)
-        alike = (job["criterion"], job["optimizer"], job["epochs"],
-                 job["batch_size"], tuple(rules), str(_labels(rest)))
-        groups.setdefault(alike, []).append(job)
+        each, *_ = _parts(job)
+        alike = [name for name in job if name not in (*each, "seed")]
+        groups.setdefault(_key(job, alike), []).append(job)
     for group in groups.values():
         size = max(1, memory // _bytes(_built(build, group[0]),
-                                       data(group[0]["seed"])))
+                                       data(group[0]["seed"]),
+                                       group[0]["batch_size"]))
         for i in range(0, len(group), size):
             yield group[i:i + size]
 
 
-def _bytes(model, parts):
+def _bytes(model, parts, batch_size):
     """A guess at the bytes that one network of a stack needs."""
     (x, _), *_ = parts
     model(x[:1])
-    row = sum(module._output[0].numel() for _, module
-              in model.named_modules())
+    outputs = sum(module._output[0].numel() for _, module
+                  in model.named_modules() if module._output)
     entries = 6 * sum(p.numel() for p in model.parameters()) + sum(
-        3 * part.numel() for pair in parts for part in pair) + 4000 * row
-    return entries * x.element_size()
+        3 * part.numel() for pair in parts for part in pair)
+    return x.element_size() * (entries + 4 * max(batch_size, 1000) * outputs)
 
 
 def _run(build, data, jobs, callbacks, metric, bar):
@@ -202,9 +224,11 @@ def _run(build, data, jobs, callbacks, metric, bar):
     model = stack(_built(build, job) for job in jobs)
     pairs = [tuple(map(torch.stack, zip(*pair)))             # (R, N, ...)
              for pair in zip(*(data(job["seed"]) for job in jobs))]
-    rules = {key: torch.tensor([float(job[key]) for job in jobs])
-             for key in _parts(jobs[0])[0]}
     job, start = jobs[0], bar.n
+    each, others, _ = _parts(job)
+    rules = {name: torch.tensor([float(job[name]) for job in jobs],
+                                dtype=torch.float64) for name in each}
+    rules |= {name: job[name] for name in others}
     history = fit(
         model, job["criterion"](replicas=True),
         job["optimizer"](model.parameters(), **rules), pairs[0],
@@ -213,6 +237,8 @@ def _run(build, data, jobs, callbacks, metric, bar):
         generator=[torch.Generator().manual_seed(job["seed"])
                    for job in jobs],
         callbacks=[*callbacks(), _Tick(bar, len(jobs))])
+    if "Ctrl-C" in history.stopped:               # half-trained: no rows
+        raise KeyboardInterrupt
     bar.update(start + job["epochs"] * len(jobs) - bar.n)
     errors = {f"{name}_error": metric(predict(model, x), t) for name, (x, t)
               in zip(("train", "validation", "test"), pairs)}
@@ -239,9 +265,12 @@ def bootstrap(values, level=0.95, samples=2000, seed=0):
     """An interval for the mean: (low, high), of means of redrawn values.
 
     Shape: values (n,), a tensor or a list.
-    Source: Efron, 1979; chapter 12, formula 12.4.
+    Raises: ValueError for no values.
+    Source: Efron, 1979; chapter 12, formula 12.6.
     """
     values = torch.as_tensor(list(values), dtype=torch.float64)
+    if not len(values):
+        raise ValueError("bootstrap: expected at least one value, got none")
     g = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(values), (samples, len(values)), generator=g)
     means = values[drawn].mean(1).sort().values              # (samples,)
@@ -259,22 +288,25 @@ def describe(table, by, value="test_error", stuck=0.15):
     by = [by] if isinstance(by, str) else list(by)
     rows = []
     for names, group in table.groupby(by, sort=False):
-        values = group[value].to_numpy()
+        values = group[value]
         low, high = bootstrap(values)
         rows.append({**dict(zip(by, names)), "n": len(values),
-                     "mean": values.mean(), "std": values.std(ddof=1),
-                     "low": low, "high": high,
-                     "median": group[value].median(),
+                     "mean": values.mean(), "std": values.std(),
+                     "low": low, "high": high, "median": values.median(),
                      "stuck": int((values > stuck).sum())})
     return pandas.DataFrame(rows)
 
 
 def choose(table, by):
-    """The values of `by` with the lowest mean validation error, a dict."""
-    by = [by] if isinstance(by, str) else list(by)
+    """The values of `by` with the lowest mean validation error, a dict.
+
+    Source: chapter 12.
+    """
     means = table.groupby(by, sort=False)["validation_error"].mean()
-    best = means.idxmin()
-    return dict(zip(by, best if isinstance(best, tuple) else (best,)))
+    rows = means.reset_index().to_dict("records")
+    best = min(rows, key=lambda row: row["validation_error"])
+    del best["validation_error"]
+    return best
 
 
 def seeds_needed(difference, std):
@@ -282,6 +314,9 @@ def seeds_needed(difference, std):
 
     At the level 5 %, found with a probability of 80 %:
     n = ((1.96 + 0.84) std / difference)^2, `std` that of the pairs.
-    Source: chapter 12, formula 12.5.
+    Raises: ValueError for a difference of zero.
+    Source: chapter 12, formula 12.8.
     """
+    if difference == 0:
+        raise ValueError("seeds_needed: expected a difference, got 0")
     return max(2, math.ceil((2.8 * std / difference) ** 2))

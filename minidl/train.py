@@ -304,7 +304,7 @@ def _finite(run, loss):
         raise error
     return loss
 
-
+# %% ../chapters/10_training.ipynb #df0c5f84
 def _stop(run, who, why):
     """End the training; of a stack, that of some replicas, a mask (R,)."""
     if run.ended is None:
@@ -343,7 +343,7 @@ def _check_stack(model, criterion, optimizer, generator):
         raise ValueError(f"fit: expected a generator for each replica, "
                          f"{model.replicas}, got {len(generator)}")
 
-
+# %% ../chapters/10_training.ipynb #20f4a1db
 def _reads_late(x):
     """Whether losses are read once an epoch: a look stops a GPU."""
     return x.device.type != "cpu"
@@ -613,7 +613,8 @@ def _several(generator):
     """No generator, one, or one for each replica, as a list."""
     if generator is None:
         return []
-    return [*generator] if isinstance(generator, (list, tuple)) else [generator]
+    several = isinstance(generator, (list, tuple))
+    return [*generator] if several else [generator]
 
 
 def save(path, model, optimizer=None, history=None, generator=None,

@@ -39,7 +39,7 @@ ALLOWED = {
     "reductions": """
         .all .amax .any .argmax .max .mean .median .min .nanmean .nonzero .norm .sort .std .sum torch.allclose""",
     "shapes and indices": """
-        .dim .element_size .expand .flatten .mT .numel .reshape .select .shape .split .transpose .unsqueeze
+        .dim .element_size .expand .mT .numel .reshape .select .shape .split .transpose .unsqueeze
         .view torch.cartesian_prod torch.cat
         torch.stack torch.unravel_index""",
     "types and places": """
@@ -54,7 +54,8 @@ ALLOWED = {
     "words that Python's own containers share with tensors": """
         .add .values""",
     "other modules": """
-        contextlib copy dataclasses functools inspect itertools math os pandas pathlib signal threading torch tqdm.auto types""",
+        contextlib copy dataclasses functools inspect itertools math os pandas pathlib signal
+        threading torch tqdm.auto types""",
 }
 LIST = {name for group in ALLOWED.values() for name in group.split()}
 OWN = {"backward", "grad"}  # Module.backward and Parameter.grad are what the course is about
