@@ -105,8 +105,9 @@ def browser():
         chromium.close()
 
 
-@pytest.mark.parametrize("path", PLAYED, ids=lambda path: path.stem)
-def test_slider_moves_the_picture(path, browser):
+@contextlib.contextmanager
+def run_in(browser, path):
+    """The page of a notebook in JupyterLab, every cell run; afterwards, nothing must have gone wrong."""
     with jupyter_lab(path) as address, browser.new_context(viewport={"width": 1300, "height": 1000}) as context:
         page = context.new_page()
         wrong = []
@@ -114,19 +115,41 @@ def test_slider_moves_the_picture(path, browser):
         page.goto(address)
         page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for(timeout=60_000)
         page.evaluate(RUN_ALL)
-        page.wait_for_function(HAVE_RUN, timeout=300_000)
+        page.wait_for_function(HAVE_RUN, timeout=600_000)
         shown = sum("raises-exception" in cell.metadata.get("tags", []) for cell in cells(path))
         assert page.locator(FAILED).count() == shown
-
-        played = page.locator(".jp-CodeCell", has=page.locator(".widget-interact"))
-        picture = played.first.locator(".widget-output img")
-        picture.first.wait_for(timeout=30_000)
-        before = picture.get_attribute("src")
-        played.first.locator(".noUi-handle").first.press("ArrowRight")
-        moved = (
-            "([cell, before]) => { const i = cell.querySelector('.widget-output img'); return i && i.src !== before }"
-        )
-        page.wait_for_function(moved, arg=[played.first.element_handle(), before], timeout=60_000)
-        assert picture.count() == 1
+        yield page
         assert page.locator(FAILED).count() == shown
         assert wrong == []
+
+
+def changes(page, cell, act):
+    """Do `act`, and wait until the picture of the cell is another one."""
+    picture = cell.locator(".widget-output img, .jp-RenderedImage img")
+    picture.last.wait_for(timeout=30_000)
+    before = picture.last.get_attribute("src")
+    act()
+    moved = "([cell, before]) => { const i = [...cell.querySelectorAll('img')].pop(); return i && i.src !== before }"
+    page.wait_for_function(moved, arg=[cell.element_handle(), before], timeout=60_000)
+
+
+@pytest.mark.parametrize("path", PLAYED, ids=lambda path: path.stem)
+def test_slider_moves_the_picture(path, browser):
+    with run_in(browser, path) as page:
+        played = page.locator(".jp-CodeCell", has=page.locator(".widget-interact")).first
+        changes(page, played, lambda: played.locator(".noUi-handle").first.press("ArrowRight"))
+        assert played.locator(".widget-interact .widget-output img").count() == 1
+
+
+def test_the_playground_goes_on_and_stops(browser):
+    with run_in(browser, chapters.CHAPTERS / "18g_pytorch.ipynb") as page:
+        played = page.locator(".jp-CodeCell", has=page.locator(".widget-interact")).first
+        more, stop = (played.get_by_role("button", name=name) for name in ("ten epochs", "stop"))
+        changes(page, played, more.click)
+        changes(page, played, lambda: None)  # it goes on by itself
+        stop.click()
+        page.wait_for_timeout(3000)
+        pictures = played.locator("img")
+        still = pictures.last.get_attribute("src")
+        page.wait_for_timeout(3000)
+        assert pictures.last.get_attribute("src") == still and pictures.count() == 2

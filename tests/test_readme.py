@@ -24,7 +24,7 @@ def test_its_code_prints_what_it_says():
 
 
 def test_its_picture_is_the_chapters():
-    notebook = chapters.CHAPTERS / "18_circle.ipynb"
+    notebook = chapters.CHAPTERS / "18g_pytorch.ipynb"
     assert chapters.pictures(nbformat.read(notebook, as_version=4)) == [notebook.with_suffix(".png").read_bytes()]
 
 

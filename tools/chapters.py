@@ -80,7 +80,8 @@ def freeze_widgets(outputs, state):
     frozen = []
     for output in outputs:
         view = output.get("data", {}).get(WIDGET)
-        frozen += (shown(view["model_id"]) if view else []) or [output]
+        known = view and view["model_id"] in state  # buttons alone show nothing
+        frozen += shown(view["model_id"]) if known else [output]
     return frozen
 
 
@@ -241,8 +242,9 @@ def reproduce():
     if not tables:
         sys.exit(f"reproduce: expected a cell tagged {TABLE_TAG} in a chapter {last}, got none")
     page(nbformat.v4.new_notebook(metadata=notebook.metadata, cells=cells), BUILD / "reproduction.html", "../chapters/")
-    for output in itertools.chain.from_iterable(cell.outputs for cell in tables):
-        print((output.get("text") or output.data["text/plain"]).rstrip())
+    outputs = itertools.chain.from_iterable(cell.outputs for cell in tables)
+    texts = [output.get("text") or output.data["text/plain"] for output in outputs]
+    print("\n".join(dict.fromkeys(line for text in texts for line in text.splitlines())))  # one head for all
     print("figures: build/reproduction.html")
 
 
