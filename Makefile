@@ -14,9 +14,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_USER := 0
 # Idle threads sleep: with spinning ones, a notebook is many times slower while anything else runs.
 export OMP_WAIT_POLICY := PASSIVE
+# glibc keeps freed pages: else a stack's step, minidl's and PyTorch's alike, loses up to a third of its time to get them anew.
+export MALLOC_TRIM_THRESHOLD_ := 1073741824
+export MALLOC_MMAP_THRESHOLD_ := 33554432
 unexport JUPYTER_PATH MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONWARNINGS
 
-.PHONY: help setup reproduce test lab export run chapter check browser clean
+.PHONY: help setup reproduce test lab export run chapter check browser bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,12 +42,12 @@ $(READY): pyproject.toml
 	@$(PY) -c "import matplotlib.font_manager" # its cache of fonts, which takes a while and says so
 	@echo "$(CURDIR)" > $@
 
-reproduce: $(READY) ## run the last chapter: print its table, write build/reproduction.html
+reproduce: $(READY) ## run the last chapter: print its table, write build/reproduction.html; QUICK=1: a tenth of it
 	@$(TOOL) reproduce
 
 test: $(READY) ## run every notebook and test again and compare; minidl/ must be what the chapters export
 	$(TOOL) check
-	$(PY) -m pytest --nbval
+	$(PY) -m pytest --nbval -n 2 --dist loadfile
 
 lab: $(READY) ## open JupyterLab at chapter 00
 	$(PY) -m jupyterlab chapters/00_map.ipynb
@@ -74,6 +77,9 @@ browser: $(VENV)/.browser ## move every chapter's slider in JupyterLab, in Debia
 $(VENV)/.browser: $(READY)
 	$(PY) -m pip install -e ".[browser]"
 	@touch $@
+
+bench: $(READY) ## time minidl beside PyTorch, a few minutes: tables, build/bench.json and build/bench.png
+	@$(PY) tools/bench.py
 
 clean: ## remove the environment, build/ and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,148 @@
+"""The benchmark: both sides of a row do the same work, and what is printed and kept is what was measured.
+
+Nothing here looks at a clock.
+"""
+
+import dataclasses
+import json
+
+import bench
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+CASES = {f"{case.kind} {case.name}": case for case in bench.cases()}
+REPORTS = ["003 SGD", "002 Tanh SGD", "000 Adam"]
+SINGLE = [f"step {name}" for name in [*REPORTS, "784-1024-1024-10, batch 256", "003, width 100", "003, batch 10"]]
+
+
+def losses(name, side, steps):
+    """What a side of a row gives, a loss a step; where networks are looped over, one network's after another's."""
+    return torch.tensor([loss.tolist() if torch.is_tensor(loss) else loss for loss in side_of(name, side).run(steps)])
+
+
+def side_of(name, side):
+    return bench.SIDES[side](CASES[name])
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_step_is_the_same_on_both_sides(name):
+    """The loss is the same to the bit; minidl's first step was taken when the side was made."""
+    ours, theirs = losses(name, "minidl", 12), losses(name, "eager", 13)
+    assert torch.equal(ours, theirs[1:]) and len(set(theirs.tolist())) == 13
+    for fast in ("foreach", "fused"):  # their optimisers round another way
+        torch.testing.assert_close(ours, losses(name, fast, 13)[1:])
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_fit_is_the_same_on_both_sides(name):
+    ours, theirs = (losses(f"fit {name}", side, 3) for side in ("minidl", "eager"))
+    assert len(ours) == 30 and torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind, own", [("step", 1), ("fit", 0)])
+def test_replicas_are_the_same_on_all_sides(kind, own):
+    """A stack, the loop and vmap give the losses of the same ten networks."""
+    name, steps = f"{kind} 003 x 10", 2 if kind == "fit" else 12
+    ours = losses(name, "minidl", steps)  # (steps, R)
+    assert ours.shape == ((20, 10) if kind == "fit" else (12, 10))
+    for side in (*bench.EAGER, *bench.VMAP):
+        theirs = losses(name, side, steps + own)
+        theirs = theirs if side in bench.VMAP else theirs.reshape(10, -1).mT
+        torch.testing.assert_close(ours, theirs[own:].to(ours))
+
+
+@pytest.mark.parametrize("name", ["step 003 SGD", "step 000 Adam", "step 784-1024-1024-10, batch 256", "step 003 x 3"])
+def test_every_side_multiplies_as_much_as_the_row_says(name):
+    """PyTorch's own counter finds that many operations in the products of three steps."""
+    for side in ("minidl", "eager", "products", *(["vmap"] if " x " in name else [])):
+        made = side_of(name, side)
+        with FlopCounterMode(display=False) as counter:
+            made.run(3)
+        assert counter.get_total_flops() == 3 * made.networks * CASES[name].flops(), side
+
+
+def test_memory_is_what_a_step_holds():
+    """At least all gradients, in bytes, and three times as much for a stack of three."""
+    one, three = (bench.peak_bytes(side_of(f"step 003 x {r}", "minidl")) for r in (1, 3))
+    parameters = sum(p.numel() for p in CASES["step 003 x 1"].network(bench.minidl).parameters())
+    assert 4 * parameters < one < 80 * parameters and three == pytest.approx(3 * one, rel=0.01)
+
+
+def test_a_row_goes_on_without_a_compiler(monkeypatch):
+    """The row says why there is no compiled side, and has all others."""
+    monkeypatch.setattr(bench.shutil, "which", lambda name: None)
+    case = dataclasses.replace(CASES["step 003 SGD"], others=("eager", "compile", "products"))
+    row = bench.bench(case, 2, rounds=2)
+    assert set(row["sides"]) == {"minidl", "eager", "products"}
+    assert row["failed"] == {"compile": "RuntimeError: no C++ compiler found"}
+
+
+def made_up(threads):
+    """Rows in which each side of number i takes (i + 1) microseconds, as many of the processors, and i + 1 KiB."""
+    rows = []
+    for name, case in CASES.items():
+        sides = {who: who in ("minidl", *case.others) and i + 1 for i, who in enumerate(bench.ALL)}
+        times = {who: dict.fromkeys(("median", "low", "high", "processor"), k * 1e-6) for who, k in sides.items() if k}
+        for who, k in sides.items() if case.replicas == 0 and "products" in case.others and threads == 1 else []:
+            if k and who != "products":
+                times[who]["bytes"] = 1024 * k
+        rows.append(dict(name=name, threads=threads, replicas=case.replicas, failed={}, flops=2000, sides=times))
+        if "compile" in case.others:
+            rows[-1]["compile_seconds"] = 7.0
+    return rows
+
+
+@pytest.fixture
+def results():
+    rows = {threads: made_up(threads) for threads in (1, 2)}
+    goals = {str(threads): bench.goals(rows[threads]) for threads in rows}
+    return dict(machine=bench.machine(), rounds=5, peak={"1": 1e10, "2": 2e10}, goals=goals, rows=rows[1] + rows[2])
+
+
+def test_goals_compare_with_the_best_of_the_others(results):
+    """Eager is the fastest of its three, at 2; the fastest vmap needs 6, the products 9."""
+    found = {goal["name"]: (goal["ratio"], goal["goal"], goal["reached"]) for goal in results["goals"]["1"]}
+    large = "step 784-1024-1024-10, batch 256"
+    expected = {
+        "step 003 SGD: eager / minidl": (2, 2.5, False),
+        "step 002 Tanh SGD: eager / minidl": (2, 2.0, True),
+        "step 000 Adam: eager / minidl": (2, 2.2, False),
+        "step 003 x 100: eager / minidl": (2, 10.0, False),
+        "step 003 x 100: vmap / minidl": (6, 1.4, True),
+        "step 003 x 100: 3 x products / minidl": (27, 1.0, True),
+        f"{large}: eager / minidl": (2, 1.0, True),
+        f"{large}: memory, eager / minidl": (2, 1.0, True),
+    }
+    assert found == {name: (pytest.approx(r), goal, reached) for name, (r, goal, reached) in expected.items()}
+    assert [goal["name"] for goal in results["goals"]["2"]] == list(expected)[:-1]  # memory is counted once
+
+
+def test_tables_show_what_was_measured(results):
+    text = bench.tables(results)
+    lines = text.splitlines()
+    rows = [line.split("  ") for line in lines if line.startswith("step 003 x 100 ")]
+    first = [cell.strip() for cell in rows[0] if cell.strip()]
+    spread = [f"{k}.0 ± 0%" for k in (1, 2, 3, 4)]
+    assert first == ["step 003 x 100", *spread, "-", "6.0 ± 0%", "9.0 ± 0%", "2.00", "6.00", "2.0", "20%"]
+    assert len(rows) == 2 and rows[1][-1].strip() == "10%"
+    assert text.count("Threads: ") == 2
+    assert all(sum(line.startswith(name + " ") for line in lines) >= 2 for name in CASES)
+    assert text.count("Compiling, apart: step 003 SGD 7 s, ") == 2
+    assert sum(line.startswith(("reached", "MISSED")) for line in lines) == 15
+    memory = text[text.index("Peak memory") :].splitlines()[2].split()
+    assert memory == ["step", "003", "SGD", "1.0", "2.0", "3.0", "4.0", "5.0", "-", "-", "-"]
+
+
+def test_a_failure_is_told_under_the_table(results):
+    results["rows"][0]["failed"]["compile"] = "RuntimeError: no C++ compiler found"
+    assert "step 003 SGD: compile: RuntimeError: no C++ compiler found" in bench.tables(results).splitlines()
+
+
+def test_the_numbers_are_kept_and_drawn(results, tmp_path):
+    """What the file has is what was given; the figure's lines are the times by R, lowest where there are several."""
+    assert json.loads(json.dumps(results)) == results
+    plt.switch_backend("agg")
+    bench.draw(results, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG") and plt.get_fignums() == []
