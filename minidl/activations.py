@@ -18,6 +18,8 @@ class ReLU(Module):
     Source: Nair and Hinton, 2010; chapter 05, formula 5.2.
     """
 
+    kept_names = ("y",)
+
     def forward(self, x):
         self.y = torch.relu(x)
         return self.y
@@ -32,6 +34,8 @@ class Sigmoid(Module):
     Shape: any -> the same.
     Source: chapter 05, formulas 5.3 and 5.4.
     """
+
+    kept_names = ("y",)
 
     def forward(self, x):
         self.y = torch.sigmoid(x)
@@ -49,6 +53,8 @@ class Tanh(Module):
     Source: chapter 05, formula 5.5.
     """
 
+    kept_names = ("y",)
+
     def forward(self, x):
         self.y = torch.tanh(x)
         return self.y
@@ -65,6 +71,8 @@ class LeakyReLU(Module):
     Shape: any -> the same.
     Source: Maas et al., 2013; chapter 05, formula 5.6.
     """
+
+    kept_names = ("positive",)
 
     def __init__(self, negative_slope=0.01):
         self.negative_slope = negative_slope
@@ -87,6 +95,7 @@ class ELU(Module):
     Source: Clevert et al., 2016; chapter 05, formula 5.7.
     """
 
+    kept_names = ("x",)
     scale = 1.0
 
     def __init__(self, alpha=1.0):
@@ -94,12 +103,13 @@ class ELU(Module):
 
     def forward(self, x):
         self.x = x
-        left = self.scale * self.alpha * torch.expm1(x.clamp_max(0))
-        return torch.where(x > 0, self.scale * x, left)
+        left = torch.expm1(x.clamp_max(0)).mul_(self.scale * self.alpha)
+        right = x.clamp_min(0)                    # one of the two is 0
+        return left.add_(right, alpha=self.scale)
 
     def backward(self, dy):
-        left = dy * (self.scale * self.alpha) * self.x.clamp_max(0).exp()
-        return torch.where(self.x > 0, self.scale * dy, left)
+        left = self.x.clamp_max(0).exp().mul_(self.scale * self.alpha)
+        return torch.where(self.x > 0, self.scale, left).mul_(dy)
 
     def extra_repr(self):
         return f"alpha={self.alpha}"

@@ -26,7 +26,7 @@ class Linear(Module):
     Source: chapter 04, formulas 4.1 to 4.3.
     """
 
-    parameter_names = ("weight", "bias")
+    parameter_names, kept_names = ("weight", "bias"), ("x",)
 
     def __init__(self, in_features, out_features, bias=True):
         self.in_features, self.out_features = in_features, out_features

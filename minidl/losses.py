@@ -65,9 +65,7 @@ class Loss(Module):
                              f"got shape {tuple(output.shape)}")
 
     def check_gradient(self):
-        if self._output is None:
-            raise RuntimeError(f"{self._who()}: expected forward before "
-                               f"backward, got no forward")
+        self.check_order()
 
 # %% ../chapters/06_losses.ipynb #62764011
 class MSELoss(Loss):
@@ -78,6 +76,8 @@ class MSELoss(Loss):
     Shape: output (*), target (*) -> ().
     Source: Gauss, 1809; chapter 06, formulas 6.1 and 6.2.
     """
+
+    kept_names = ("gap",)
 
     def forward(self, output, target):
         self.gap = output - target
@@ -94,6 +94,8 @@ class L1Loss(Loss):
     Shape: output (*), target (*) -> ().
     Source: Laplace, 1774; chapter 06, formula 6.3.
     """
+
+    kept_names = ("gap",)
 
     def forward(self, output, target):
         self.gap = output - target
@@ -113,6 +115,8 @@ class BCELoss(Loss):
     Raises: ValueError for an output outside [0, 1].
     Source: chapter 06, formulas 6.4 and 6.5.
     """
+
+    kept_names = ("p", "t")
 
     def check_input(self, output, target):
         super().check_input(output, target)
@@ -142,6 +146,8 @@ class BCEWithLogitsLoss(Loss):
     Source: chapter 06, formulas 6.6 and 6.7.
     """
 
+    kept_names = ("x", "t")
+
     def forward(self, output, target):
         self.x, self.t = output, target
         soft = (-output.abs()).exp().log1p()
@@ -164,6 +170,8 @@ class CrossEntropyLoss(Loss):
     [0, 1].
     Source: Bridle, 1990; chapter 06, formulas 6.8 to 6.10.
     """
+
+    kept_names = ("t", "log_p")
 
     def __init__(self, reduction="mean", label_smoothing=0.0,
                  replicas=False):

@@ -179,8 +179,10 @@ def _guard_backward(backward):
     @functools.wraps(backward)
     def guarded(self, *dy, input_grad=True):
         if not guards.up:
-            return (backward(self, *dy, input_grad=input_grad) if takes_flag
-                    else backward(self, *dy))
+            dx = (backward(self, *dy, input_grad=input_grad) if takes_flag
+                  else backward(self, *dy))
+            self.let_go()
+            return dx
         self.check_gradient(*dy)
         flag = {"input_grad": input_grad} if takes_flag else {}
         dx = _plainly(backward, self, dy, **flag)
@@ -196,7 +198,8 @@ class Module(ModuleState):
     `backward(dy)`, which gives dL/dp of each parameter to `accumulate`
     and returns dL/dx. Both are guarded: order, shape, dtype, no autograd.
     `backward(dy, input_grad=False)` returns None, and a module that takes
-    `input_grad` may spare itself the product.
+    `input_grad` may spare itself the product. `kept_names` are attributes
+    that `backward` alone needs: with the guards down they are let go.
 
     Shape: dy like y, dx like x.
     Raises: TypeError for an input that is not a floating tensor, or dy of
@@ -205,6 +208,7 @@ class Module(ModuleState):
     Source: chapter 03, formula 3.1.
     """
 
+    kept_names = ()
     _output = None
 
     def __init_subclass__(cls, **options):
@@ -232,11 +236,21 @@ class Module(ModuleState):
                 raise TypeError(f"{self._who()}: expected a tensor of "
                                 f"floating numbers, got {got}")
 
-    def check_gradient(self, dy):
-        """Refuse a `dy` that does not fit the last output."""
-        if self._output is None:
+    def let_go(self):
+        """Keep no longer what forward kept."""
+        for name in self.kept_names:
+            setattr(self, name, None)
+
+    def check_order(self):
+        """Refuse `backward` where nothing is kept for it."""
+        gone = [n for n in self.kept_names if getattr(self, n, 0) is None]
+        if self._output is None or gone:
             raise RuntimeError(f"{self._who()}: expected forward before "
                                f"backward, got no forward")
+
+    def check_gradient(self, dy):
+        """Refuse a `dy` that does not fit the last output."""
+        self.check_order()
         shape, dtype = self._output
         if dy.shape != shape:
             raise ValueError(f"{self._who()}: expected dy of shape "
@@ -288,6 +302,8 @@ class Sequential(Module):
         up = guards.up
         for module in self.layers[:0:-1]:
             dy = module.backward(dy) if up else module.plain_backward(dy)
+            if not up:
+                module.let_go()
         for module in self.layers[:1]:
             dy = module.backward(dy, input_grad=input_grad)
         return dy

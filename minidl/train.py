@@ -19,7 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .data import batches
-from .module import guards
+from .module import Sequential, guards
 from .optim import Optimizer
 
 # %% ../chapters/10_training.ipynb #466a53f9
@@ -223,7 +223,8 @@ def fit(model, criterion, optimizer, train, *, epochs, batch_size,
         epochs=epochs, batch_size=batch_size, validation=validation,
         generator=generator, history=History(), epoch=0, batch=0, loss=None,
         passed=set(), late=_reads_late(train[0]), ended=None,
-        ours=isinstance(optimizer, Optimizer))
+        ours=isinstance(optimizer, Optimizer),
+        chain=isinstance(model, Sequential))
     history = run.history
     if model.replicas:
         history.stopped = [""] * model.replicas
@@ -269,7 +270,10 @@ def _step(run, x, t, hooks):
         run.loss = run.criterion.forward(output, t)
         if run.ended is None and not run.late:
             run.loss = _finite(run, run.loss.item())
-        run.model.backward(run.criterion.backward(), input_grad=False)
+        back = run.model.backward
+        if run.chain and not guards.up:           # dy is then held by none
+            back = run.model.plain_backward
+        back(run.criterion.backward(), input_grad=False)
     finally:
         guards.up = True
     run.passed.add(shapes)

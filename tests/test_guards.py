@@ -45,7 +45,7 @@ ALLOWED = {
     "types and places": """
         .cpu .data .data_ptr .detach .device .double .dtype .float .is_floating_point .item .long .to .tolist .type""",
     "in place": """
-        .copy_ .div_ .mul_ .scatter_ .zero_ torch._foreach_add_ torch._foreach_addcdiv_
+        .add_ .copy_ .div_ .mul_ .scatter_ .zero_ torch._foreach_add_ torch._foreach_addcdiv_
         torch._foreach_addcmul_ torch._foreach_copy_ torch._foreach_div_ torch._foreach_lerp_ torch._foreach_mul_""",
     "files": """
         torch.load torch.save""",
