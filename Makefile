@@ -12,6 +12,9 @@ export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_USER := 0
+# Idle threads look for work a thousand times, then sleep. Longer, and on a busy machine an operation can take
+# milliseconds; not at all, and every operation has to wake them. Where notebooks share the cores, they sleep at once.
+export GOMP_SPINCOUNT := $(if $(filter test,$(MAKECMDGOALS))$(QUICK),0,1000)
 # glibc keeps freed pages: else a stack's step, minidl's and PyTorch's alike, loses up to a third of its time to get them anew.
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 export MALLOC_MMAP_THRESHOLD_ := 33554432
@@ -43,8 +46,6 @@ $(READY): pyproject.toml
 reproduce: $(READY) ## run the last chapter: print its table, write build/reproduction.html; QUICK=1: a tenth of it
 	@$(TOOL) reproduce
 
-# Two notebooks at a time share the cores: idle threads sleep here, and do not spin on what the other one needs.
-test: export OMP_WAIT_POLICY := PASSIVE
 test: $(READY) ## run every notebook and test again and compare; minidl/ must be what the chapters export
 	$(TOOL) check
 	$(PY) -m pytest --nbval -n 2 --dist loadfile

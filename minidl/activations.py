@@ -108,8 +108,10 @@ class ELU(Module):
         return left.add_(right, alpha=self.scale)
 
     def backward(self, dy):
-        left = self.x.clamp_max(0).exp().mul_(self.scale * self.alpha)
-        return torch.where(self.x > 0, self.scale, left).mul_(dy)
+        like = dy.dtype, dy.device
+        factor = torch.where(self.x > 0, constant(self.scale, *like),
+                             constant(self.scale * self.alpha, *like))
+        return factor.mul_(dy).mul_(self.x.clamp_max(0).exp())
 
     def extra_repr(self):
         return f"alpha={self.alpha}"

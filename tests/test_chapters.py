@@ -120,7 +120,7 @@ def unchecked(notebook):
     """Cells that nbval would not compare, but sliders, and timings that assert what must hold."""
     for cell in code(notebook):
         marks = " ".join([*tags(cell), *re.findall(r"(?m)^\s*#\s*(\w+)\s*$", cell.source)]).lower().replace("_", "-")
-        timing = re.search(r"\b(perf_counter|timeit|time)\b", cell.source) and "assert" in cell.source
+        timing = re.search(r"\b(perf_counter|timeit|time|seconds)\b", cell.source) and "assert" in cell.source
         if "nbval-skip" in marks or "nbval-raises-exception" in marks:
             yield f"a mark that hides a cell: {cell.source}"
         if "ignore-output" in marks and "interact(" not in cell.source and not timing:
