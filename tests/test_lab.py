@@ -60,7 +60,8 @@ def jupyter_lab(notebook):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         folder = pathlib.Path(folder)
         (folder / "work").mkdir()
-        shutil.copy(notebook, folder / "work")
+        for file in [notebook, *chapters.CHAPTERS.glob("*.py")]:  # judge.py, beside the last chapters
+            shutil.copy(file, folder / "work")
         for name, value in SETTINGS.items():
             file = folder / "settings" / f"{name}.jupyterlab-settings"
             file.parent.mkdir(parents=True, exist_ok=True)

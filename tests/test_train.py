@@ -246,3 +246,20 @@ def test_training_by_hand_goes_on_after_fit():
         model.backward(criterion.backward())
         optimizer.step()
     assert loss < first
+
+
+@pytest.mark.parametrize("activation", [ReLU, Tanh])
+def test_fit_lets_go_of_what_the_modules_kept(activation):
+    model, criterion = network(activation), MSELoss()
+    train(model, criterion=criterion)
+    assert criterion.gap is None and all(getattr(m, n) is None for m in list(model)[1:] for n in m.kept_names)
+    for call in (lambda: model.backward(T[:30]), criterion.backward):  # 30 rows in the last batch
+        with pytest.raises(RuntimeError, match="expected forward before backward"):
+            call()
+    gradients = []
+    for _ in range(2):  # with the guards up it stays
+        criterion(model(X), T)
+        model.zero_grad()
+        gradients.append(model.backward(criterion.backward()))
+        gradients.append(model.backward(criterion.backward()))
+    assert all(torch.equal(gradients[0], other) for other in gradients)

@@ -11,6 +11,7 @@ Without NOTEBOOK, every chapter and every solution is meant.
 """
 
 import argparse
+import asyncio
 import base64
 import copy
 import importlib.util
@@ -23,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 from nbclient import NotebookClient
@@ -164,12 +164,24 @@ class Client(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
 
-def execute(path, bar=None):
+async def execute(path, bar=None):
     """The notebook at `path`, run; a cell that fails ends the program with its traceback."""
     try:
-        return Client(path, bar).execute()
+        return await Client(path, bar).async_execute()
     except CellExecutionError as error:
-        sys.exit(f"{path.relative_to(ROOT)}: {error}")
+        sys.exit(f"{path.name}: {error}")
+
+
+async def execute_all(paths, at_a_time):
+    """The notebooks at `paths`, run and cleaned, with a bar for each."""
+    free = asyncio.Semaphore(at_a_time)
+
+    async def run(path):
+        async with free:
+            with tqdm(desc=path.stem, unit="cell") as bar:
+                return clean(await execute(path, bar))
+
+    return await asyncio.gather(*map(run, paths))
 
 
 def exported():
@@ -238,13 +250,7 @@ def reproduce():
     """
     last = max(path.name[:2] for path in CHAPTERS.glob("[0-9][0-9]*_*.ipynb"))
     at_a_time = os.cpu_count() if os.environ.get("QUICK") else 1
-
-    def run(path):
-        with tqdm(desc=path.stem, unit="cell") as bar:
-            return clean(execute(path, bar))
-
-    with ThreadPoolExecutor(at_a_time) as pool:
-        parts = list(pool.map(run, sorted(CHAPTERS.glob(f"{last}*_*.ipynb"))))
+    parts = asyncio.run(execute_all(sorted(CHAPTERS.glob(f"{last}*_*.ipynb")), at_a_time))
     cells = [cell for part in parts for cell in part.cells]
     tables = [cell for cell in cells if TABLE_TAG in cell.metadata.get("tags", [])]
     if not tables:
@@ -266,7 +272,7 @@ def pictures(notebook):
 def write(path, what):
     """Execute the notebook at `path`, or take it as it is; write it in normal form, or as a page."""
     started = time.perf_counter()
-    notebook = execute(path) if what == "run" else nbformat.read(path, as_version=4)
+    notebook = asyncio.run(execute(path)) if what == "run" else nbformat.read(path, as_version=4)
     if what == "html":
         page(notebook, BUILD / "html" / path.relative_to(CHAPTERS).with_suffix(".html"))
     elif (text := normal_form(notebook)) != path.read_text(encoding="utf-8"):
