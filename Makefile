@@ -81,7 +81,7 @@ $(VENV)/.browser: $(READY)
 	@touch $@
 
 bench: $(READY) ## time minidl beside PyTorch, a few minutes: tables, build/bench.json and build/bench.png
-	@$(PY) tools/bench.py
+	@env -u GOMP_SPINCOUNT $(PY) tools/bench.py # the threads of PyTorch as they come
 
 clean: ## remove the environment, build/ and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -236,6 +236,10 @@ class _Moments(Optimizer):
     memory_names = ("mean", "square", "steps")
     flat = None
 
+    def __init__(self, params):
+        super().__init__(params)
+        self.small = sum(p.numel() for p in self.params) <= 2**16
+
     def one_each(self, values, tensors):
         """A number for each tensor; shaped to meet it if any is (R,)."""
         if not any(isinstance(v, torch.Tensor) for v in values):
@@ -245,8 +249,7 @@ class _Moments(Optimizer):
 
     def in_step(self, steps):
         """Whether one count and one lr serve all, and all are small."""
-        return (sum(p.numel() for p in self.params) <= 2**16
-                and isinstance(steps[0], int)
+        return (self.small and isinstance(steps[0], int)
                 and steps.count(steps[0]) == len(steps)
                 and not isinstance(self.lr, torch.Tensor))
 
@@ -302,18 +305,31 @@ class Adam(_Moments):
             self.steps[i] += 1
         if self.uses(self.weight_decay):
             grads = self.decay(params, grads)
-        (b1, b2), steps = self.betas, [self.steps[i] for i in at]
-        together = self.in_step(steps)
-        if together:                              # as one long tensor
-            mean, square, move, parts = self.joined(at)
-            torch._foreach_copy_(parts, grads)    # views of move
-            mean, square, grads, steps = [mean], [square], [move], steps[:1]
+        steps = [self.steps[i] for i in at]
+        if self.in_step(steps):
+            self.update_joined(at, params, grads, steps[0])
         else:
-            mean, square = ([of[i] for i in at]
-                            for of in (self.mean, self.square))
+            self.update_each(at, params, grads, steps)
+
+    def update_joined(self, at, params, grads, t):
+        """All as one long tensor."""
+        mean, square, move, parts = self.joined(at)
+        torch._foreach_copy_(parts, grads)        # views of move
+        (b1, b2), like = self.betas, (mean.dtype, mean.device)
+        mean.lerp_(move, 1 - b1)
+        square.mul_(constant(b2, *like)).addcmul_(move, move, value=1 - b2)
+        root = square.sqrt().div_((1 - b2**t) ** 0.5)
+        root.add_(constant(self.eps, *like))
+        torch.mul(mean, -self.lr / (1 - b1**t), out=move).div_(root)
+        torch._foreach_add_(params, parts)
+
+    def update_each(self, at, params, grads, steps):
+        """The same, tensor by tensor; numbers may differ by replica."""
+        mean, square = ([of[i] for i in at]
+                        for of in (self.mean, self.square))
+        (b1, b2), like = self.betas, (mean[0].dtype, mean[0].device)
         torch._foreach_lerp_(mean, grads, 1 - b1)
-        kind = mean[0].dtype, mean[0].device
-        torch._foreach_mul_(square, constant(b2, *kind))
+        torch._foreach_mul_(square, constant(b2, *like))
         torch._foreach_addcmul_(square, grads, grads, 1 - b2)
         root = torch._foreach_sqrt(square)
         torch._foreach_div_(root, self.one_each(
@@ -321,10 +337,7 @@ class Adam(_Moments):
         torch._foreach_add_(root, self.eps)
         sizes = self.one_each(
             [-self.lr / (1 - b1**t) for t in steps], mean)
-        if together:
-            torch.mul(mean[0], sizes[0], out=move).div_(root[0])
-            torch._foreach_add_(params, parts)
-        elif isinstance(sizes[0], torch.Tensor):  # one for each replica
+        if isinstance(sizes[0], torch.Tensor):    # one for each replica
             torch._foreach_addcdiv_(
                 params, torch._foreach_mul(mean, sizes), root)
         else:

@@ -232,7 +232,7 @@ def fit(model, criterion, optimizer, train, *, epochs, batch_size,
         if optimizer.frozen is not None:
             run.ended[optimizer.frozen.cpu()] = True
     with (_CtrlC() as ctrl_c, torch.no_grad(), _mode(model, True),
-          _ordinary_gradients(model),
+          _ordinary_gradients(model), _threads(model, batch_size),
           tqdm(total=epochs, unit="epoch", disable=not progress) as bar):
         for hook in hooks["on_fit_start"]:
             hook(run)
@@ -333,6 +333,18 @@ def _ordinary_gradients(model):
     finally:
         for p in model.parameters():
             p.grad = None if p.grad is None else p.grad.clone()
+
+
+@contextlib.contextmanager
+def _threads(model, rows):
+    """One thread for a small training: two lose more than they save."""
+    threads = torch.get_num_threads()
+    if rows * sum(p.numel() for p in model.parameters()) < 2**20:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check_stack(model, criterion, optimizer, generator):

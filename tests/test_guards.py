@@ -45,12 +45,14 @@ ALLOWED = {
     "types and places": """
         .cpu .data .data_ptr .detach .device .double .dtype .float .is_floating_point .item .long .to .tolist .type""",
     "in place": """
-        .add_ .copy_ .div_ .mul_ .scatter_ .zero_ torch._foreach_add_ torch._foreach_addcdiv_
+        .add_ .addcmul_ .copy_ .div_ .lerp_ .mul_ .scatter_ .zero_ torch._foreach_add_ torch._foreach_addcdiv_
         torch._foreach_addcmul_ torch._foreach_copy_ torch._foreach_div_ torch._foreach_lerp_ torch._foreach_mul_""",
     "files": """
         torch.load torch.save""",
     "no gradients": """
         torch.inference_mode torch.is_grad_enabled torch.no_grad""",
+    "threads": """
+        torch.get_num_threads torch.set_num_threads""",
     "words that Python's own containers share with tensors": """
         .add .values""",
     "other modules": """

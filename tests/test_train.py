@@ -263,3 +263,26 @@ def test_fit_lets_go_of_what_the_modules_kept(activation):
         gradients.append(model.backward(criterion.backward()))
         gradients.append(model.backward(criterion.backward()))
     assert all(torch.equal(gradients[0], other) for other in gradients)
+
+
+@pytest.mark.parametrize(("width", "used"), [(25, 1), (200, 3)])
+def test_a_small_training_takes_one_thread_and_gives_the_others_back(width, used):
+    seen, threads = [], torch.get_num_threads()
+
+    class Look:
+        def on_batch_end(self, run):
+            seen.append(torch.get_num_threads())
+            if len(seen) == 7:
+                raise KeyError("enough")
+
+    torch.manual_seed(0)
+    model = Sequential(Linear(2, width), Tanh(), Linear(width, width), Tanh(), Linear(width, 2))
+    torch.set_num_threads(3)
+    try:
+        train(model, 1, callbacks=[Look()])
+        assert torch.get_num_threads() == 3
+        with pytest.raises(KeyError, match="enough"):
+            train(model, 1, callbacks=[Look()])
+        assert torch.get_num_threads() == 3 and seen == [used] * 7
+    finally:
+        torch.set_num_threads(threads)

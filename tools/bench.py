@@ -40,7 +40,7 @@ from tqdm import tqdm
 import minidl
 from minidl import fit, one_hot, stack
 from minidl.plots import BLUE, GREEN, GREY, ORANGE, figure
-from minidl.train import _hooks, _step
+from minidl.train import _hooks, _step, _threads
 
 BUILD = pathlib.Path(__file__).resolve().parent.parent / "build"
 ROUNDS, BLOCK = 21, {"step": 0.01, "fit": 0.025}  # a block takes minidl so many seconds
@@ -152,7 +152,7 @@ def minidl_side(case):
     train(next(steps), epochs=1, shuffle=False, callbacks=[keep])
 
     def run(n):
-        with torch.no_grad(), torch.inference_mode():
+        with torch.no_grad(), torch.inference_mode(), _threads(model, case.batch):
             for x, t in itertools.islice(steps, n):
                 _step(keep.run, x, t, hooks)
         losses, keep.run.history.step_loss = keep.run.history.step_loss, []
