@@ -55,13 +55,18 @@ def exports(notebook):
                 yield from ((module or default, name) for name in found)
 
 
+def number(path):
+    """A chapter's place among the others: 09, or 10a."""
+    return path.name.split("_")[0]
+
+
 def catalogue(notebooks):
     """{module: {name: numbers of the chapters that export it}}."""
     found = defaultdict(lambda: defaultdict(list))
     for path, notebook in notebooks.items():
         if path.parent.name != "solutions":
             for module, name in exports(notebook):
-                found[module][name].append(int(path.name[:2]))
+                found[module][name].append(number(path))
     return found
 
 
@@ -70,7 +75,7 @@ CATALOGUE = catalogue(NOTEBOOKS)
 
 def early(notebook, path, catalogue=CATALOGUE):
     """Imports of what no earlier chapter exported; a solution may use what its own chapter exports."""
-    known = int(path.name[:2]) + (path.parent.name == "solutions")
+    known = number(path) + "~" * (path.parent.name == "solutions")  # behind its chapter
     top = defaultdict(list)  # what `from minidl import ...` can find
     for names in catalogue.values():
         for name, numbers in names.items():
@@ -87,7 +92,7 @@ def early(notebook, path, catalogue=CATALOGUE):
                     if alias.name == "*":
                         yield f"from {node.module} import *: import name by name"
                     elif package == "minidl" and alias.name != "__version__" and not (numbers and max(numbers) < known):
-                        yield f"{alias.name} of {node.module}: no chapter before {known:02} exports it"
+                        yield f"{alias.name} of {node.module}: no chapter before {known.rstrip('~')} exports it"
 
 
 def unexecuted(notebook):
@@ -195,7 +200,7 @@ ERROR = new_output("error", ename="ValueError", evalue="no", traceback=["ValueEr
 STDERR = new_output("stream", name="stderr", text="careful")
 WHERE = chapters.CHAPTERS / "08_planted.ipynb"
 SAYS_WHERE = new_output("stream", name="stdout", text=f"{WHERE}")
-WAS = {"optim": {"SGD": [8], "Adam": [9]}, "linear": {"Linear": [4]}}
+WAS = {"optim": {"SGD": ["08"], "Adam": ["09"]}, "linear": {"Linear": ["04"]}}
 
 
 @pytest.mark.parametrize(
@@ -256,4 +261,4 @@ def test_catalogue_reads_directives():
         cell("#|export plots\ndef d(): 1"),
     ]
     found = catalogue({WHERE: new_notebook(cells=cells)})
-    assert found == {"optim": {"A": [8], "B": [8], "C": [8]}, "plots": {"d": [8]}}
+    assert found == {"optim": {"A": ["08"], "B": ["08"], "C": ["08"]}, "plots": {"d": ["08"]}}
