@@ -2,6 +2,16 @@
 
 from minidl import init
 from minidl.activations import ELU, SELU, LeakyReLU, ReLU, Sigmoid, Tanh
+from minidl.callbacks import (
+    CosineAnnealingLR,
+    EarlyStopping,
+    RestartWhenStuck,
+    Statistics,
+    StepLR,
+    clip_grad_norm_,
+    load,
+    save,
+)
 from minidl.checks import check_close, gradcheck, numeric_grad
 from minidl.data import batches, circle, one_hot, split, standardize
 from minidl.dropout import Dropout
@@ -10,22 +20,7 @@ from minidl.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, 
 from minidl.module import Module, Sequential
 from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.replicas import bootstrap, choose, describe, grid, seeds_needed, stack, sweep, unstack
-from minidl.train import (
-    CosineAnnealingLR,
-    EarlyStopping,
-    History,
-    RestartWhenStuck,
-    Statistics,
-    StepLR,
-    accuracy,
-    clip_grad_norm_,
-    error_rate,
-    fit,
-    load,
-    predict,
-    save,
-    summary,
-)
+from minidl.train import History, accuracy, error_rate, fit, predict, summary
 
 __version__ = "0.1.0"
 

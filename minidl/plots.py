@@ -37,7 +37,7 @@ def plot_points(ax, x, label, size=3):
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
 
-# %% ../chapters/10_training.ipynb #33df86de
+# %% ../chapters/10a_training.ipynb #33df86de
 import torch
 
 
