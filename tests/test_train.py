@@ -286,3 +286,14 @@ def test_a_small_training_takes_one_thread_and_gives_the_others_back(width, used
         assert torch.get_num_threads() == 3 and seen == [used] * 7
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("moment", ["after_backward", "on_batch_end"])
+def test_a_callback_at_each_step_finds_what_the_modules_kept(moment):
+    class Look:
+        """Whether each output that a module kept is there."""
+
+    seen = []
+    setattr(Look, moment, lambda self, run: seen.append([m.y.shape for m in run.model if isinstance(m, ReLU)]))
+    train(network(ReLU), 2, callbacks=[Look()])
+    assert len(seen) == 10 and seen[0] == seen[-2] == [(50, 25)] * 2 and seen[-1] == [(30, 25)] * 2
