@@ -39,4 +39,4 @@ def test_its_commands_and_links_exist():
 @pytest.mark.parametrize("notebook", sorted(chapters.CHAPTERS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_its_table_has_every_chapter_under_its_title(notebook):
     title = nbformat.read(notebook, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
-    assert f"| {notebook.name[:2]} | [{title}](chapters/{notebook.name}) |" in README
+    assert f"| {notebook.name.split('_')[0]} | [{title}](chapters/{notebook.name}) |" in README
