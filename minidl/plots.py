@@ -65,7 +65,7 @@ def plot_region(ax, classify, points=150):
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
 
-# %% ../chapters/12_replicas.ipynb #r12c0006
+# %% ../chapters/12b_sweeps.ipynb #r12c0006
 def plot_spread(ax, table, by, value="test_error", color=BLUE, label=None):
     """A dot a row, and mean ± standard deviation, by the column `by`."""
     groups = table.groupby(by, sort=False)[value]
