@@ -72,7 +72,8 @@ check: $(READY) ## lint; are notebooks in normal form, is minidl/ in step?
 	$(PY) -m ruff format --check
 	$(TOOL) check
 
-browser: export QUICK := 1 # a slider can do without fifty replicas
+# A slider can do without fifty replicas.
+browser: export QUICK := 1
 browser: $(VENV)/.browser ## move every chapter's slider in JupyterLab, in Debian's chromium
 	$(PY) -m pytest -m browser tests/test_lab.py
 

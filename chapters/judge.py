@@ -12,12 +12,19 @@ def eager(model, criterion, optimizer, train, *, epochs, batch_size, generator=N
     """The loop that PyTorch's users write; the loss at each step, a list."""
     losses = []
     for _ in range(epochs):
-        for x, t in batches(*train, batch_size, shuffle, generator):
-            optimizer.zero_grad()
-            loss = criterion(model(x), t)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+        losses += eager_steps(model, criterion, optimizer, batches(*train, batch_size, shuffle, generator))
+    return losses
+
+
+def eager_steps(model, criterion, optimizer, dealt):
+    """A step for each batch (x, t); the losses, a list."""
+    losses = []
+    for x, t in dealt:
+        optimizer.zero_grad()
+        loss = criterion(model(x), t)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
     return losses
 
 

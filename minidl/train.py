@@ -194,6 +194,10 @@ def fit(model, criterion, optimizer, train, *, epochs, batch_size,
     epochs, batch_size and generator as here, and history, epoch, batch
     (both from 1) and loss. Ctrl-C ends the training after the step.
 
+    A small training, rows of a batch times parameters below 2^20, takes
+    one thread. Where no callback looks in at each step, modules keep
+    their inputs no longer than `backward` needs them.
+
     A stack of R networks trains like R trainings (chapter 12): numbers
     are (R,), a callback may end some of them by a mask (R,), and so does
     a loss that is not finite. R generators deal R orders.

@@ -32,7 +32,7 @@ os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "chapters"))
 
 import torch
-from judge import circles, eager, together
+from judge import circles, eager, eager_steps, together
 from matplotlib import pyplot
 from torch import nn
 from tqdm import tqdm
@@ -174,18 +174,14 @@ def eager_side(case, wrap=lambda model: model, **fast):
     def fits(n):
         return [loss for *_, epochs in looped for loss in epochs(epochs=n)]
 
-    def steps(n):
-        losses = []
-        for model, optimizer, batches, _ in looped:
-            for x, t in itertools.islice(batches, n):
-                optimizer.zero_grad()
-                loss = criterion(model(x), t)
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-        return losses
+    def some(n):
+        return [
+            loss
+            for model, optimizer, batches, _ in looped
+            for loss in eager_steps(model, criterion, optimizer, itertools.islice(batches, n))
+        ]
 
-    return Side(fits if case.kind == "fit" else steps, len(looped), tuple(o for _, o, *_ in looped))
+    return Side(fits if case.kind == "fit" else some, len(looped), tuple(o for _, o, *_ in looped))
 
 
 def compiled_side(case):
