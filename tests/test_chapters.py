@@ -16,6 +16,7 @@ import chapters
 
 PATHS = chapters.notebooks()
 NOTEBOOKS = {path: nbformat.read(path, as_version=4) for path in PATHS}
+LAST = chapters.last_number()
 SECTIONS = ["The need", "Words and symbols", "Recap", "Exercises", "Sources"]
 HERE = re.escape(str(chapters.ROOT))
 A_PATH = re.compile(rf"(?<![\w/.])/(home|Users|root|tmp|usr|opt|var|mnt)/|\b[A-Z]:\\\w|site-packages|ipykernel_|{HERE}")
@@ -121,15 +122,29 @@ def noisy(notebook):
             yield f"no picture stored for a slider: {cell.source}"
 
 
+def asserts(cell):
+    """Whether a cell can fail by what it finds."""
+    return re.search(r"\b(assert |claim\()", cell.source) is not None
+
+
 def unchecked(notebook):
-    """Cells that nbval would not compare, but sliders, and timings that assert what must hold."""
+    """Cells that nbval would not compare, but sliders, timings, and numbers that are shown: those two assert them."""
     for cell in code(notebook):
         marks = " ".join([*tags(cell), *re.findall(r"(?m)^\s*#\s*(\w+)\s*$", cell.source)]).lower().replace("_", "-")
-        timing = re.search(r"\b(perf_counter|timeit|time|seconds)\b", cell.source) and "assert" in cell.source
+        timing = re.search(r"\b(perf_counter|timeit|time|seconds)\b", cell.source) and asserts(cell)
+        shown = "shown" in tags(cell) and asserts(cell)
         if "nbval-skip" in marks or "nbval-raises-exception" in marks:
             yield f"a mark that hides a cell: {cell.source}"
-        if "ignore-output" in marks and "interact(" not in cell.source and not timing:
-            yield f"ignores its output, and is neither a slider nor a timing with an assert: {cell.source}"
+        if "ignore-output" in marks and "interact(" not in cell.source and not timing and not shown:
+            yield f"ignores its output, and is no slider, nor a timing or shown numbers with an assert: {cell.source}"
+        if "shown" in tags(cell) and "nbval-ignore-output" not in tags(cell):
+            yield f"shown, but compared: {cell.source}"
+
+
+def crowded(notebook, path):
+    """More cells with the tag `shown` than a chapter may have: four, ten in one of the last."""
+    shown, most = sum("shown" in tags(cell) for cell in code(notebook)), 10 if number(path)[:2] == LAST else 4
+    return [f"expected at most {most} cells tagged shown, got {shown}"] if shown > most else []
 
 
 def wide(notebook):
@@ -165,7 +180,7 @@ def homeless(notebook):
 
 
 GUARDS = [unexecuted, noisy, unchecked, wide, rough, homeless]
-PLACED = [early, dangling, incomplete]  # those that need to know where the notebook lies
+PLACED = [early, dangling, incomplete, crowded]  # those that need to know where the notebook lies
 
 
 @pytest.mark.parametrize("guard", [*GUARDS, *PLACED])
@@ -219,6 +234,9 @@ WAS = {"optim": {"SGD": ["08"], "Adam": ["09"]}, "linear": {"Linear": ["04"]}}
         (unchecked, cell(tag=["nbval-ignore-output"])),
         (unchecked, cell("# NBVAL_IGNORE_OUTPUT\n1")),
         (unchecked, cell("start = perf_counter()", tag=["nbval-ignore-output"])),
+        (unchecked, cell("print(1)", tag=["shown", "nbval-ignore-output"])),
+        (unchecked, cell("assert 1 < 2", tag=["shown"])),
+        (crowded, [cell("assert 1 < 2", tag=["shown"]) for _ in range(5)]),
         (wide, cell("x = 1" + " " * 70 + "# too far")),
         (rough, new_code_cell("1", metadata={"collapsed": True})),
         (homeless, cell("#| export\nx = 1")),
@@ -236,7 +254,8 @@ WAS = {"optim": {"SGD": ["08"], "Adam": ["09"]}, "linear": {"Linear": ["04"]}}
 )
 def test_guards_complain(guard, planted):
     where = {early: (WHERE, WAS)}.get(guard, (WHERE,) if guard in PLACED else ())
-    assert list(guard(new_notebook(cells=[planted]), *where))
+    planted = planted if isinstance(planted, list) else [planted]
+    assert list(guard(new_notebook(cells=planted), *where))
 
 
 def test_guards_are_content():
@@ -245,6 +264,7 @@ def test_guards_are_content():
         cell("no()", 2, ["raises-exception"], [ERROR]),
         cell("_ = interact(draw)", 3, ["nbval-ignore-output"], [picture(alt="a line")]),
         cell("start = perf_counter()\nassert perf_counter() - start < 9", 4, ["nbval-ignore-output"]),
+        cell("assert 1 < 2", 5, ["shown", "nbval-ignore-output"]),
         new_markdown_cell("See [the map](00_map.ipynb), [a page](https://example.org) and [above](#here)."),
     ]
     notebook = chapters.clean(new_notebook(cells=fine))

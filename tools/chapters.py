@@ -67,6 +67,11 @@ def notebooks():
     return sorted(CHAPTERS.glob("*.ipynb")) + sorted(CHAPTERS.glob("solutions/*.ipynb"))
 
 
+def last_number():
+    """The number of the last chapter, as its files begin: 18."""
+    return max(path.name[:2] for path in CHAPTERS.glob("[0-9][0-9]*_*.ipynb"))
+
+
 def freeze_widgets(outputs, state):
     """Replace each widget by the picture it shows now, at the default value of its sliders.
 
@@ -248,13 +253,12 @@ def reproduce():
 
     One after another, so that their seconds are not shared; with QUICK=1 as many at a time as there are cores.
     """
-    last = max(path.name[:2] for path in CHAPTERS.glob("[0-9][0-9]*_*.ipynb"))
     at_a_time = os.cpu_count() if os.environ.get("QUICK") else 1
-    parts = asyncio.run(execute_all(sorted(CHAPTERS.glob(f"{last}*_*.ipynb")), at_a_time))
+    parts = asyncio.run(execute_all(sorted(CHAPTERS.glob(f"{last_number()}*_*.ipynb")), at_a_time))
     cells = [cell for part in parts for cell in part.cells]
     tables = [cell for cell in cells if TABLE_TAG in cell.metadata.get("tags", [])]
     if not tables:
-        sys.exit(f"reproduce: expected a cell tagged {TABLE_TAG} in a chapter {last}, got none")
+        sys.exit(f"reproduce: expected a cell tagged {TABLE_TAG} in a chapter {last_number()}, got none")
     page(nbformat.v4.new_notebook(metadata=parts[0].metadata, cells=cells), BUILD / "reproduction.html", "../chapters/")
     outputs = itertools.chain.from_iterable(cell.outputs for cell in tables)
     texts = [output.get("text") or output.data["text/plain"] for output in outputs]
