@@ -10,6 +10,7 @@ TOOL   := $(PY) tools/chapters.py
 # What a reader's own settings must not change: where packages go, which code is imported, how figures look.
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/$(VENV)/jupyter
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_USER := 0
 # Idle threads look for work a thousand times, then sleep. Longer, and on a busy machine an operation can take
@@ -20,7 +21,7 @@ export MALLOC_TRIM_THRESHOLD_ := 1073741824
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 unexport JUPYTER_PATH MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONWARNINGS
 
-.PHONY: help setup reproduce test lab export run chapter check browser bench clean
+.PHONY: help setup reproduce test lab export run chapter check browser versions bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,17 +30,20 @@ setup: $(READY) ## make the environment .venv; PYTHON=python3.12 chooses the int
 	@echo "ready: $(PY)"
 
 # The stamp, written last, holds the folder: what was left half-made or was moved (its scripts name the old place)
-# is made anew. After a change of pyproject.toml alone, pip brings what is new.
+# is made anew. After a change of the packages or their versions alone, pip brings what is new.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
-CREATE = $(PYTHON) -m venv --clear $(VENV)
+define CREATE
+@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("Python 3.11 to 3.13, as in make PYTHON=python3.13")'
+$(PYTHON) -m venv --clear $(VENV)
+endef
 endif
 
 # torch first and alone, so that pip settles on this build before other packages ask for any.
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	$(CREATE)
-	$(PY) -m pip install $(TORCH)
-	$(PY) -m pip install -e ".[dev]"
+	$(PY) -m pip install -c constraints.txt $(TORCH)
+	$(PY) -m pip install -c constraints.txt -e ".[dev]"
 	@$(PY) -c "import matplotlib.font_manager" # its cache of fonts, which takes a while and says so
 	@echo "$(CURDIR)" > $@
 
@@ -48,7 +52,7 @@ reproduce: $(READY) ## run the last chapter: print its table, write build/reprod
 
 test: $(READY) ## run every notebook and test again and compare; minidl/ must be what the chapters export
 	$(TOOL) check
-	$(PY) -m pytest --nbval -n 2 --dist loadfile
+	$(PY) -m pytest --nbval -n 2
 
 lab: $(READY) ## open JupyterLab at chapter 00
 	$(PY) -m jupyterlab chapters/00_map.ipynb
@@ -78,8 +82,11 @@ browser: $(VENV)/.browser ## move every chapter's slider in JupyterLab, in Debia
 	$(PY) -m pytest -m browser tests/test_lab.py
 
 $(VENV)/.browser: $(READY)
-	$(PY) -m pip install -e ".[browser]"
+	$(PY) -m pip install -c constraints.txt -e ".[browser]"
 	@touch $@
+
+versions: $(READY) ## run all that make test runs with other Pythons and torches, in build/versions: hours, and 17 GB
+	$(PY) tools/versions.py
 
 bench: $(READY) ## time minidl beside PyTorch, a few minutes: tables, build/bench.json and build/bench.png
 	@env -u GOMP_SPINCOUNT $(PY) tools/bench.py # the threads of PyTorch as they come

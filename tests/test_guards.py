@@ -10,9 +10,12 @@ import tomllib
 
 import pytest
 import torch
+import versions
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import chapters
 
@@ -147,19 +150,33 @@ def stray(files, exported):
     return sorted(set(files) - set(exported) - {"__init__.py"})
 
 
-def disagreements(environment, project, makefile):
-    """Where environment.yml names other packages than pyproject.toml, or a pin outside its range."""
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    ranges = {r.name: r.specifier for r in map(Requirement, wanted)}
+def narrow(versions):
+    """The range from the first to the last of these, a minor release at both ends."""
+    minor = sorted(Version(version).release[:2] for version in versions)
+    return SpecifierSet(">={}.{}".format(*minor[0])) & SpecifierSet(f"<{minor[-1][0]}.{minor[-1][1] + 1}")
+
+
+def disagreements(environment, project, makefile, constraints):
+    """Where the versions of constraints.txt are not those of the other files, or a range is wider than what was run."""
+    lines = [line for line in constraints.splitlines() if not line.startswith("#")]
+    found = [f"{line}: not name==version" for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
+    found += [f"{line}: a build for a GPU" for line in lines if re.match("nvidia|cuda|triton", line)]
+    pins = {canonicalize_name(name): pin for name, _, pin in (line.partition("==") for line in lines)}
+    extras = project["optional-dependencies"]
+    for wanted in map(Requirement, project["dependencies"] + extras["dev"] + extras["browser"]):
+        pin = pins.get(canonicalize_name(wanted.name)) or "0.0"
+        run = [pin] + [torch for _, torch in versions.COMBINATIONS if wanted.name == "torch"]
+        if wanted.specifier not in (SpecifierSet(f"=={pin}"), narrow(run)):
+            found.append(f"{wanted}: run were {', '.join(run)}")
     *conda, pip = environment["dependencies"]
-    pins = dict(line.split("==") for line in pip["pip"] if line != "-e .")
-    python = dict(re.findall(r"(\w+)=([\d.]+)", " ".join(conda))).get("python", "0")
-    found = [f"{name}: not in both" for name in sorted(ranges.keys() ^ pins.keys())]
-    found += [
-        f"{name}: {pins[name]} is outside" for name in ranges.keys() & pins.keys() if pins[name] not in ranges[name]
-    ]
-    found += [] if python in SpecifierSet(project["requires-python"]) else [f"python {python} is outside"]
-    found += [] if {"pip", "-e ."} <= {*conda, *pip["pip"]} else ["pip, or -e ., is missing"]
+    python = dict(re.findall(r"(\w+)=([\d.]+)", " ".join(conda))).get("python", "0.0")
+    run = [python] + [other for other, _ in versions.COMBINATIONS]
+    asked = re.findall(r"\((\d), (\d+)\) <= sys.version_info < \((\d), (\d+)\)", makefile)
+    asked = [SpecifierSet(">={}.{},<{}.{}".format(*numbers)) for numbers in asked]
+    if not asked == [SpecifierSet(project["requires-python"])] == [narrow(run)]:
+        found.append(f"python {project['requires-python']}, in the Makefile {asked}: run were {', '.join(run)}")
+    if "pip" not in conda or pip["pip"] != ["-c constraints.txt", "-e .[dev]"]:
+        found.append("environment.yml: pip, or what it installs, is missing")
     return found + ([] if f"torch=={pins.get('torch')}\n" in makefile else ["Makefile: another torch"])
 
 
@@ -192,18 +209,21 @@ def test_header_names_chapters(file):
     expect_none(headless(file.read_text(encoding="utf-8"), file.name))
 
 
-def environment():
-    """What is held together: environment.yml, pyproject.toml, and the Makefile's text."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return (
-        yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8")),
-        project,
-        (ROOT / "Makefile").read_text(),
-    )
+FILES_OF_VERSIONS = ["environment.yml", "pyproject.toml", "Makefile", "constraints.txt"]
 
 
-def test_environment_is_that_of_pyproject():
-    expect_none(disagreements(*environment()))
+def disagreements_with(file=None, old="", new=""):
+    """`disagreements` of the four files, in one of them `old` replaced by `new`."""
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES_OF_VERSIONS}
+    if file:
+        assert old in texts[file]
+        texts[file] = texts[file].replace(old, new)
+    environment, project, *others = texts.values()
+    return disagreements(yaml.safe_load(environment), tomllib.loads(project)["project"], *others)
+
+
+def test_versions_agree():
+    expect_none(disagreements_with())
 
 
 @pytest.mark.parametrize(
@@ -259,18 +279,28 @@ def test_guards_of_files_complain():
 
 
 @pytest.mark.parametrize(
-    "old, new",
+    "file, old, new",
     [
-        ("torch==2.13.0", "torch==2.0.0"),
-        ("nbval==0.11.0", "nbval==0.10.0"),
-        ("      - tqdm", "      - tqdn"),
-        ("python=3.11", "python=3.10"),
-        ("      - -e .\n", ""),
-        ("  - pip\n", ""),
+        ("constraints.txt", "torch==2.13.0", "torch==2.14.1"),
+        ("constraints.txt", "torch==2.13.0", "torch==2.13.0+cpu"),
+        ("constraints.txt", "nbval==0.11.0", "nbval==0.10.0"),
+        ("constraints.txt", "tqdm==", "tqdn=="),
+        ("constraints.txt", "numpy==", "numpy>="),
+        ("constraints.txt", "numpy==2.4", "numpy==2.5"),
+        ("constraints.txt", "zmq==", "zmq @ file:///"),
+        ("constraints.txt", "tornado", "nvidia-nccl-cu13"),
+        ("environment.yml", "python=3.11", "python=3.10"),
+        ("environment.yml", "      - -e .[dev]\n", ""),
+        ("environment.yml", "      - -c constraints.txt\n", ""),
+        ("environment.yml", "  - pip\n", ""),
+        ("pyproject.toml", '">=3.11,<3.14"', '">=3.11"'),
+        ("pyproject.toml", "torch>=2.13", "torch>=2.12"),
+        ("pyproject.toml", "<2.15", "<2.16"),
+        ("pyproject.toml", "pandas>=3.1,<3.2", "pandas>=3.0"),
+        ("pyproject.toml", "playwright>=1.65,<1.66", "playwright"),
+        ("Makefile", "torch==2.13.0", "torch==2.0.0"),
+        ("Makefile", "(3, 14)", "(3, 15)"),
     ],
 )
-def test_disagreements_complains(old, new):
-    _, project, makefile = environment()
-    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
-    assert old in text
-    assert disagreements(yaml.safe_load(text.replace(old, new)), project, makefile)
+def test_disagreements_complains(file, old, new):
+    assert disagreements_with(file, old, new)
