@@ -154,6 +154,7 @@ class Client(NotebookClient):
         here = {"metadata": {"path": str(path.parent)}}
         # the tensors are too small to share among threads, which only wait for each other on a busy machine
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("JUPYTER_RUNTIME_DIR", str(BUILD / "jupyter"))  # a reader's home may not be writable
         quiet = ["--log-level=ERROR"]  # the kernel's own notices: one on TCP at every start
         super().__init__(notebook, kernel_name="python3", resources=here, extra_arguments=quiet)
         self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = Output
@@ -200,8 +201,9 @@ def exported():
         (project / "chapters").mkdir()
         for source in [ROOT / "pyproject.toml", *CHAPTERS.glob("*.ipynb")]:
             shutil.copy(source, project / source.relative_to(ROOT))
-        command = pathlib.Path(sys.executable).with_name("nbdev-export")
-        done = subprocess.run([command], cwd=project, stderr=subprocess.PIPE, text=True)
+        nbdev = "from nbdev.doclinks import nbdev_export; nbdev_export()"  # the command nbdev-export
+        command = [sys.executable, "-P", "-X", "utf8", "-c", nbdev]
+        done = subprocess.run(command, cwd=project, stderr=subprocess.PIPE, encoding="utf-8")
         if done.returncode:
             sys.exit("nbdev-export: " + "\n".join(done.stderr.splitlines()[-4:]))
         return read_package(project / "minidl")
@@ -209,7 +211,7 @@ def exported():
 
 def read_package(folder):
     """The files of a package that nbdev writes: {file name: bytes}. `__init__.py` is written by hand."""
-    return {file.name: file.read_bytes() for file in folder.glob("[!_]*.py")}
+    return {file.name: file.read_bytes().replace(b"\r\n", b"\n") for file in folder.glob("[!_]*.py")}
 
 
 def out_of_step():
@@ -280,7 +282,7 @@ def write(path, what):
     if what == "html":
         page(notebook, BUILD / "html" / path.relative_to(CHAPTERS).with_suffix(".html"))
     elif (text := normal_form(notebook)) != path.read_text(encoding="utf-8"):
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
         for picture in pictures(notebook):
             path.with_suffix(".png").write_bytes(picture)
     print(f"{path.relative_to(ROOT)}: {time.perf_counter() - started:.1f} s", flush=True)
