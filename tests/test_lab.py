@@ -65,7 +65,7 @@ def jupyter_lab(notebook):
         for name, value in SETTINGS.items():
             file = folder / "settings" / f"{name}.jupyterlab-settings"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(value))
+            file.write_text(json.dumps(value), encoding="utf-8")
         places = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
         places |= {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime"}
         environment = os.environ | {name: str(folder / place) for name, place in places.items()}
@@ -73,7 +73,7 @@ def jupyter_lab(notebook):
         command += ["--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]
         command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder / 'work'}"]
         log = folder / "log"
-        with log.open("w") as out:
+        with log.open("w", encoding="utf-8") as out:
             server = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + 60
@@ -82,7 +82,7 @@ def jupyter_lab(notebook):
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token={token}", timeout=2).close()
                     break
                 except OSError:
-                    assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+                    assert server.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")
                     time.sleep(0.2)
             yield f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?token={token}&reset"
         finally:

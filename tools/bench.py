@@ -421,9 +421,10 @@ def draw(results, path):
 
 def machine():
     """Where it was measured."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    names = {line.split(": ")[1] for line in lines if line.startswith("model name")}
-    found = dict(processor=", ".join(names), cores=os.cpu_count(), load=os.getloadavg()[0])
+    file = pathlib.Path("/proc/cpuinfo")  # Linux's, as is the load
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    names = {line.split(": ")[1] for line in lines if line.startswith("model name")} or {platform.processor()}
+    found = dict(processor=", ".join(names), cores=os.cpu_count(), load=getattr(os, "getloadavg", lambda: [None])()[0])
     found |= dict(python=platform.python_version(), torch=torch.__version__)
     return found | {name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MKL_", "MALLOC_"))}
 
