@@ -1,24 +1,32 @@
 """Run the chapters as other machines would: on other processors, with more threads, from other seeds.
 
-python tools/portable.py [--only SETTING ...] [--notebooks PATTERN ...] [--list]
+python tools/portable.py                          every chapter and solution under every setting: hours
+python tools/portable.py --list                   the settings, and how many notebooks each has still to run
+python tools/portable.py --only SETTING ...       these alone; seeds+N adds N to every seed
+python tools/portable.py --notebooks PATTERN ...  these alone, as in 'chapters/18*'
+python tools/portable.py --failed                 run again what failed
 
-Each setting runs every chapter and every solution through pytest, in a copy of what they need. An interrupted run
-goes on where it stopped: what was run, and has not changed since, is read from build/portable/.
+Each notebook runs through pytest, in a copy of what it needs. A call that was interrupted goes on where it stopped:
+what was run before, and has not changed since, is read from build/portable/, where pytest's words lie too. A cell has
+the number that nbval gives it, from 0. The table goes to build/portable.md as well, the results to build/portable.json.
 """
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import fnmatch
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,41 +40,51 @@ import chapters
 
 ROOT = chapters.ROOT
 RESULTS = chapters.BUILD / "portable"
-LIMIT = 20 * 60  # seconds for one notebook; the slowest takes two minutes
-FIXED_TAG = "fixed-seed"
-# Asserts have margins of five standard errors, but not every seed of a single network is a good one: those that
-# shifted seeds break are looked at, and do not make the command fail.
+THIS = pathlib.Path(__file__).read_bytes()
+LIMIT = 20 * 60  # seconds for a notebook; the slowest takes two minutes
+# A claim about random trainings has a margin of five standard errors, and holds from any seed. A plain assert about one
+# network need not: what shifted seeds break is reported, for someone to judge, and the command does not fail.
 SHIFTED_SEEDS_FAIL = False
 
-# In the copy this module is imported by every cell, before its first line.
-SEEDS = '''
-"""Every seed, shifted."""
-
+# shifted_seeds.py of the copy. The chapters draw from PyTorch's generators, and pandas from NumPy's RandomState.
+SEEDS = """
+import numpy
 import torch
 
-by = 0
-_manual_seed, _Generator = torch.manual_seed, torch.Generator
+by = {shift}
+Base, base_seed = torch.Generator, torch.manual_seed
 
 
-class _Kind(type):
+class Kind(type(Base)):
     def __instancecheck__(cls, value):
-        return isinstance(value, _Generator)
+        return isinstance(value, Base)  # copies too, and PyTorch's global generator
 
 
-class Generator(_Generator, metaclass=_Kind):
+class Generator(Base, metaclass=Kind):
+    def __new__(cls, device="cpu"):
+        made = super().__new__(cls, device)
+        return made.manual_seed(made.initial_seed())
+
     def manual_seed(self, seed):
         super().manual_seed(seed + by)
         return self
 
 
+class RandomState(numpy.random.RandomState):
+    def __init__(self, seed=None):
+        super().__init__(seed + by if isinstance(seed, int) else seed)
+
+
 def manual_seed(seed):
-    return _manual_seed(seed + by)
+    return base_seed(seed + by)
 
 
+numpy.random.RandomState = RandomState
 torch.Generator, torch.manual_seed, torch.random.manual_seed = Generator, manual_seed, manual_seed
-'''
-# Appended to the copy's conftest.py. Kernels that start at the same moment can draw the same ports: these meet in files.
-FILES_FOR_PORTS = """
+manual_seed(torch.initial_seed())
+"""
+# The end of the copy's conftest.py. Kernels that start together can draw the same port; sockets are files of their own.
+SOCKETS = """
 
 import functools
 
@@ -78,234 +96,246 @@ nbval.kernel.KernelManager = functools.partial(nbval.kernel.KernelManager, trans
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One way to run: variables of the environment, and by how much the seeds are shifted."""
+    """One way to run: variables of the environment, and by how much seeds are shifted."""
 
     name: str
-    capability: str | None = None  # of ATen; None: the processor's own
+    variables: tuple = ()
     threads: int = 1
-    compatible: bool = False  # MKL's results the same on every processor
     shift: int = 0
 
     def environment(self):
-        """The variables of this process, with those of the setting."""
-        dropped = "QUICK", "CLAIMS", "ATEN_CPU_CAPABILITY", "MKL_CBWR"
-        kept = {key: value for key, value in os.environ.items() if key not in dropped}
-        own = {"OMP_NUM_THREADS": str(self.threads), "PYTHONDONTWRITEBYTECODE": "1"}
-        if self.capability:
-            own["ATEN_CPU_CAPABILITY"] = self.capability
-        if self.compatible:
-            own["MKL_CBWR"] = "COMPATIBLE"
-        return kept | own
+        """The variables of this process; but those that decide what a chapter computes are the setting's."""
+        decide = "ATEN_CPU_CAPABILITY", "CLAIMS", "MKL_CBWR", "QUICK"
+        kept = {name: value for name, value in os.environ.items() if name not in decide}
+        return kept | dict(self.variables) | {"OMP_NUM_THREADS": str(self.threads), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def place(self, notebook, suffix=".json"):
+        """The file of a result."""
+        return RESULTS / self.name / pathlib.Path(notebook).with_suffix(suffix)
 
 
-def capabilities():
-    """What ATEN_CPU_CAPABILITY can be on this processor, the best one last: it needs no variable."""
-    fresh = {key: value for key, value in os.environ.items() if key != "ATEN_CPU_CAPABILITY"}
-    ask = "import torch; print(torch.backends.cpu.get_cpu_capability())"
-    best = subprocess.run([sys.executable, "-c", ask], env=fresh, capture_output=True, text=True, check=True)
-    best = best.stdout.strip().lower().replace(" ", "")
+def best_capability():
+    """What PyTorch takes this processor for, if no variable tells it otherwise."""
+    command = [sys.executable, "-c", "import torch; print(torch.backends.cpu.get_cpu_capability())"]
+    return subprocess.check_output(command, env=Setting("").environment(), text=True).strip().lower()
+
+
+def capabilities(best, machine):
+    """{name: variables} for each capability of the processor; the last is its own, which needs no variable."""
     steps = ["default", "avx2", "avx512"]
-    if platform.machine().lower() in ("x86_64", "amd64") and best in steps:
-        return steps[: steps.index(best) + 1]
-    return list(dict.fromkeys(["default", best]))
+    x86 = machine.lower() in ("x86_64", "amd64") and best in steps
+    below = steps[: steps.index(best)] if x86 else ["default"]
+    return {name: (("ATEN_CPU_CAPABILITY", name),) for name in below if name != best} | {best: ()}
 
 
-def settings(drawn):
-    """Every setting, in the order of the table."""
-    names = capabilities()
-    plain = [
-        Setting(name + "+2threads" * (threads == 2), None if name == names[-1] else name, threads)
-        for threads in (1, 2)
-        for name in names
+def settings(drawn, asked=()):
+    """Every setting, in the order of the table, and the shifts among the names that were `asked` for."""
+    found = capabilities(best_capability(), platform.machine())
+    shifts = {"seeds+1000": 1000, "seeds+2000": 2000, f"drawn+{drawn}": drawn}
+    shifts |= {name: int(name[6:]) for name in asked if re.fullmatch(r"seeds\+\d+", name)}
+    return [
+        *(Setting(name, variables) for name, variables in found.items()),
+        *(Setting(f"{name}+2threads", variables, threads=2) for name, variables in found.items()),
+        Setting(f"{list(found)[-1]}+cbwr", (("MKL_CBWR", "COMPATIBLE"),)),
+        *(Setting(name, shift=shift) for name, shift in shifts.items()),
     ]
-    shifted = [Setting(f"seeds+{shift}", shift=shift) for shift in (1000, 2000, drawn)]
-    return [*plain, Setting(f"{names[-1]}+cbwr", compatible=True), *shifted]
 
 
-def files(path):
-    """What a run of the notebook at `path` can read, from ROOT."""
-    beside = [*ROOT.glob("chapters/**/*.py"), *ROOT.glob("minidl/*.py")]
-    return [path, *sorted(beside), ROOT / "conftest.py", ROOT / "pyproject.toml", ROOT / "tests" / "nbval_sanitize.cfg"]
+def needed(notebook):
+    """The files that a run of `notebook` can read, by their names below ROOT."""
+    modules = [str(file.relative_to(ROOT)) for top in ("chapters", "minidl") for file in ROOT.glob(f"{top}/**/*.py")]
+    return [notebook, *sorted(modules), "conftest.py", "pyproject.toml", "tests/nbval_sanitize.cfg"]
 
 
-def key(path):
-    """A hash of the notebook at `path`, of what its run can read, of the versions and of this file."""
-    digest = hashlib.sha256(f"{sys.version} {importlib.metadata.version('torch')}".encode())
-    for file in [pathlib.Path(__file__), *files(path)]:
-        content = file.read_bytes()
-        digest.update(f"{file.name} {len(content)} ".encode() + content)
+def key(notebook, root):
+    """A hash of what decides the result: `notebook` below `root` and what it can read, this file, the versions."""
+    digest = hashlib.sha256(f"{sys.version} {importlib.metadata.version('torch')}".encode() + THIS)
+    for name in needed(notebook):
+        content = (root / name).read_bytes()
+        digest.update(f"{name} {len(content)} ".encode() + content)
     return digest.hexdigest()
 
 
 def shifted(notebook, shift):
-    """The notebook with a first line in every cell, which says by how much seeds are shifted from here on."""
+    """The notebook with a line above each cell that says by how much seeds are shifted: a fixed seed not at all.
+
+    No cell is added, so the cells keep their numbers; nor is anything to be undone where a cell fails.
+    """
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            by = 0 if FIXED_TAG in cell.metadata.get("tags", []) else shift
+            by = 0 if "fixed-seed" in cell.metadata.get("tags", []) else shift
             cell.source = f"import shifted_seeds; shifted_seeds.by = {by}\n{cell.source}"
     return notebook
 
 
-def furnish(folder, path, shift, ip):
-    """Copy into `folder` what a run of the notebook at `path` needs, with seeds shifted; return its key and its place."""
-    for file in files(path):
-        copied = folder / file.relative_to(ROOT)
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copied)
+def furnish(folder, notebook, shift, ip):
+    """Fill `folder` with what `notebook` needs, its seeds shifted, its kernel at the socket `ip`; the copy's key."""
+    for name in needed(notebook):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    copied = key(notebook, folder)
     with open(folder / "conftest.py", "a", encoding="utf-8") as conftest:
-        conftest.write(FILES_FOR_PORTS.format(ip=ip))
-    copied = folder / path.relative_to(ROOT)
+        conftest.write(SOCKETS.format(ip=ip))
     if shift:
-        (folder / "shifted_seeds.py").write_text(SEEDS, encoding="utf-8")
-        nbformat.write(shifted(nbformat.read(copied, as_version=4), shift), copied)
+        (folder / "shifted_seeds.py").write_text(SEEDS.format(shift=shift), encoding="utf-8")
+        with contextlib.suppress(Exception):  # if it is no notebook, pytest says so
+            nbformat.write(shifted(nbformat.read(folder / notebook, as_version=4), shift), folder / notebook)
     return copied
 
 
-def brief(message):
-    """One line of what nbval says of a cell."""
-    message = re.sub(r"(\x1b|#x1B)\[[\d;]*m", "", message)
-    errors = re.findall(r"(?m)^(?:E +)?(\w*(?:Error|Exception|Interrupt|Exit|Warning)\b.*)", message)
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return errors[-1] if errors else " ".join(lines[1:2] or lines)
+def brief(text):
+    """One line of what pytest says of a cell: the error, or the first line that differs from what is stored."""
+    text = re.sub(r"(\x1b|#x1B)\[[\d;]*m", "", text)
+    _, _, details = text.partition("Cell outputs differ")
+    if details:
+        pair = [re.search(rf"(?m)^ +[{sign}] (.+)", details) for sign in "+-"]  # pytest compares the new to the stored
+        rest = details.partition("Traceback:")[2].strip().split("\n")[0]
+        return f"stored {pair[0][1]!r}, now {pair[1][1]!r}" if all(pair) else f"outputs differ: {rest}"
+    errors = re.findall(r"(?m)^(?:E +)?(\w*(?:Error|Exception|Interrupt|Exit|Warning)\b.*)", text)
+    return errors[-1] if errors else text.strip().split("\n")[-1]
 
 
-def verdict(report, log, code):
-    """(cells run, [[cell, message] of those that fail]), from what pytest wrote."""
-    ran, failures = 0, []
-    if report.exists():
-        for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-            ran += 1
-            for what in (case.find("failure"), case.find("error")):
-                if what is not None:
-                    failures.append([case.get("name"), brief(what.get("message") + "\n" + (what.text or ""))])
-    if not ran or (code and not failures):
-        last = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        failures.append(["the notebook", (last or ["no output"])[-1]])
-    return ran, failures
+def verdict(report, log, code, cells):
+    """The number of cells run, and [cell, message] for each that fails, from what pytest wrote and its exit status."""
+    cases = list(xml.etree.ElementTree.parse(report).iter("testcase")) if report.exists() else []
+    failures = [
+        [case.get("name"), brief(what.text or what.get("message"))]
+        for case in cases
+        for what in (*case.iter("failure"), *case.iter("error"))
+    ]
+    if len(cases) != cells or code != bool(failures):
+        last = log.read_text(encoding="utf-8", errors="replace").strip().split("\n")[-1]
+        failures.append(["notebook", f"{len(cases)} of {cells} cells, exit status {code}: {last}"])
+    return len(cases), failures
 
 
-async def run(setting, path):
-    """Run the notebook at `path` under `setting`; the result, as it is kept."""
-    started = time.perf_counter()
-    here = tempfile.TemporaryDirectory(dir=RESULTS, ignore_cleanup_errors=True)
-    meet = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # the path of a socket has at most 107 characters
-    with here as folder, meet as sockets:
-        folder = pathlib.Path(folder)
-        was = key(path)
-        copied = furnish(folder, path, setting.shift, f"{sockets}/kernel")
-        report, log = folder / "report.xml", folder / "log"
-        how = "--nbval-lax" if setting.shift else "--nbval"
-        command = [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider"]
-        command += ["--nbval-kernel-startup-timeout=300"]  # a busy machine
-        command += [how, f"--junitxml={report}", str(copied)]
-        environment = setting.environment() | {"PYTHONPATH": str(folder), "JUPYTER_RUNTIME_DIR": sockets}
-        with open(log, "w") as output:
-            process = await asyncio.create_subprocess_exec(
-                *command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
-            )  # fmt: skip
-        try:
-            code = await asyncio.wait_for(process.wait(), LIMIT)
-            ran, failures = verdict(report, log, code)
-        except TimeoutError:
-            ran, failures = 0, [["the notebook", f"killed after {LIMIT / 60:.0f} minutes"]]
-        finally:
-            if process.returncode is None:
-                process.kill()  # its kernel sees that, and ends
-                await process.wait()
-    seconds = round(time.perf_counter() - started, 1)
-    return {"key": was, "cells": ran, "failures": failures, "seconds": seconds}
-
-
-def kept_at(setting, path):
-    """The file of the result."""
-    return RESULTS / setting.name / path.relative_to(ROOT).with_suffix(".json")
+async def run(setting, notebook, folder, sockets):
+    """Run `notebook` in the empty `folder`; the result."""
+    started, report, log = time.perf_counter(), folder / "report.xml", setting.place(notebook, ".log")
+    copied = furnish(folder, notebook, setting.shift, f"{sockets}/kernel")
+    cells = len(re.findall('"cell_type": *"code"', (folder / notebook).read_text(encoding="utf-8")))
+    command = [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command += ["--nbval-lax" if setting.shift else "--nbval", "--nbval-kernel-startup-timeout=300", notebook]
+    variables = setting.environment() | {"PYTHONPATH": str(folder), "JUPYTER_RUNTIME_DIR": sockets}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=folder, env=variables, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        ran, failures = verdict(report, log, await asyncio.wait_for(process.wait(), LIMIT), cells)
+    except TimeoutError:
+        ran, failures = 0, [["notebook", f"killed after {LIMIT / 60:g} minutes"]]
+    finally:
+        if process.returncode is None:
+            process.kill()  # its kernel looks for it every second, and ends
+            await process.wait()
+    return {"key": copied, "cells": ran, "failures": failures, "seconds": time.perf_counter() - started}
 
 
 def write(file, content):
-    """Write `content` as JSON, whole or not at all."""
+    """Write `content` as JSON, all of it or nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    part.replace(file)
+    file.with_suffix(".part").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    file.with_suffix(".part").replace(file)
 
 
 def read(file):
-    """What was kept, or None."""
+    """What `write` wrote, or nothing."""
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
-async def run_all(jobs):
-    """{(setting, path): result} of all jobs; what is kept and has not changed is not run again."""
-    results = {}
-    for setting, path in jobs:
-        kept = read(kept_at(setting, path))
-        if kept and kept["key"] == key(path):
-            results[setting, path] = kept
-    missing = [job for job in jobs if job not in results]
-    with tqdm(total=len(jobs), initial=len(results), unit="notebook") as bar:
+def length(notebook):
+    """The most seconds that a notebook took so far; first come those that were not run yet, by the size of the file."""
+    took = [read(file)["seconds"] for file in RESULTS.glob(f"*/{pathlib.Path(notebook).with_suffix('.json')}")]
+    return max(took, default=math.inf), (ROOT / notebook).stat().st_size
+
+
+def known(jobs, failed):
+    """{job: result} of what was run and has not changed since; if `failed`, without those where a cell fails."""
+    keys = {notebook: key(notebook, ROOT) for _, notebook in jobs}
+    kept = {(setting, notebook): read(setting.place(notebook)) for setting, notebook in jobs}
+    return {job: r for job, r in kept.items() if r and r["key"] == keys[job[1]] and not (failed and r["failures"])}
+
+
+async def run_all(jobs, results):
+    """Add to `results` those of the jobs that it lacks, run as many at a time as there are cores for their threads."""
+    with tqdm(total=len(jobs), initial=len(results), unit="notebook", smoothing=0) as bar:
+
+        async def one(setting, notebook, free):
+            async with free:
+                meet = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # the path of a socket has to be short
+                with tempfile.TemporaryDirectory(dir=RESULTS, ignore_cleanup_errors=True) as folder, meet as sockets:
+                    result = await run(setting, notebook, pathlib.Path(folder), sockets)
+            write(setting.place(notebook), result)
+            results[setting, notebook] = result
+            bar.update()
+            if result["failures"]:
+                bar.write(f"{setting.name} {notebook} fails: {', '.join(cell for cell, _ in result['failures'])}")
+
+        missing = [job for job in jobs if job not in results]
         for threads in sorted({setting.threads for setting, _ in missing}):
             free = asyncio.Semaphore(max(1, os.cpu_count() // threads))
-
-            async def one(setting, path, free=free):
-                async with free:
-                    result = await run(setting, path)
-                write(kept_at(setting, path), result)
-                results[setting, path] = result
-                bar.update()
-                if result["failures"]:
-                    bar.write(f"{setting.name}: {path.relative_to(ROOT)}: {len(result['failures'])} cells fail")
-
-            await asyncio.gather(*(one(*job) for job in missing if job[0].threads == threads))
-    return results
+            await asyncio.gather(*(one(*job, free) for job in missing if job[0].threads == threads))
 
 
 def table(results):
-    """The table, and a line for each cell that fails."""
-    rows = {}
+    """Markdown: a row for each setting, and below them a line for each cell that fails."""
+    rows = {setting.name: [0, 0, 0] for setting, _ in results}
     for (setting, _), result in results.items():
-        row = rows.setdefault(setting.name, [0, 0])
-        row[0] += result["cells"]
-        row[1] += len(result["failures"])
-    yield f"{'setting':24}{'cells run':>12}{'cells that fail':>18}"
-    for name, (ran, failing) in rows.items():
-        yield f"{name:24}{ran:12}{failing:18}"
-    for (setting, path), result in results.items():
-        for cell, message in result["failures"]:
-            yield f"{setting.name}: {path.relative_to(ROOT)}: {cell}: {message}"
+        counts = 1, result["cells"], len(result["failures"])
+        rows[setting.name] = [a + b for a, b in zip(rows[setting.name], counts, strict=True)]
+    lines = ["| setting          | notebooks | cells run | cells that fail |", "|:---|---:|---:|---:|"]
+    lines += [f"| {name:<16} | {n:>9} | {ran:>9} | {fail:>15} |" for name, (n, ran, fail) in rows.items()] + [""]
+    for (setting, notebook), result in results.items():
+        lines += [f"- {setting.name} {notebook} {cell}: {message}" for cell, message in result["failures"]]
+    return "\n".join(lines)
 
 
-def largest_first(paths):
-    """Those that took the longest, or that are the longest, first."""
-    return sorted(paths, key=lambda path: -path.stat().st_size)
+def select(names, patterns):
+    """The names that match one of the patterns; a pattern that matches none ends the program."""
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            sys.exit(f"portable: expected one of {', '.join(names)}, got {pattern}")
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
-def main(arguments=None):
-    """The command line."""
+def main(words=None):
+    """The command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="SETTING", default=["*"])
     parser.add_argument("--notebooks", nargs="+", metavar="PATTERN", default=["*"])
-    parser.add_argument("--list", action="store_true", help="print the settings, run nothing")
-    arguments = parser.parse_args(arguments)
+    parser.add_argument("--failed", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    arguments = parser.parse_args(words)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    drawn_at = RESULTS / "drawn.json"
-    drawn = read(drawn_at) or random.SystemRandom().randrange(3000, 10**6)
-    write(drawn_at, drawn)
-    chosen = [s for s in settings(drawn) if any(fnmatch.fnmatch(s.name, pattern) for pattern in arguments.only)]
+    draw = RESULTS / "drawn.json"  # kept until it was run to the end
+    drawn = read(draw) or random.SystemRandom().randrange(3000, 10**6)
+    found = {setting.name: setting for setting in settings(drawn, arguments.only)}
+    chosen = [found[name] for name in select(list(found), arguments.only)]
+    notebooks = select([str(path.relative_to(ROOT)) for path in chapters.notebooks()], arguments.notebooks)
+    notebooks.sort(key=length, reverse=True)
+    jobs = [(setting, notebook) for setting in chosen for notebook in notebooks]
+    results = known(jobs, arguments.failed)
     if arguments.list:
-        print("\n".join(setting.name for setting in chosen))
+        for setting in chosen:
+            print(f"{setting.name:<16} {sum(job[0] == setting and job not in results for job in jobs):>3} to run")
         return 0
-    paths = [
-        path
-        for path in largest_first(chapters.notebooks())
-        if any(fnmatch.fnmatch(str(path.relative_to(ROOT)), pattern) for pattern in arguments.notebooks)
-    ]
-    jobs = [(setting, path) for setting in chosen for path in paths]
-    results = asyncio.run(run_all(jobs))
-    print("\n".join(table({job: results[job] for job in jobs})))
-    if any(setting.shift == drawn for setting in chosen):
-        drawn_at.unlink()
-    return int(any(result["failures"] for (s, _), result in results.items() if SHIFTED_SEEDS_FAIL or not s.shift))
+    if found[f"drawn+{drawn}"] in chosen:
+        write(draw, drawn)
+        print(f"a number drawn anew, added to every seed: {drawn}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        asyncio.run(run_all(jobs, results))
+    except KeyboardInterrupt:
+        sys.exit("portable: interrupted; what was run is kept")
+    if found[f"drawn+{drawn}"] in chosen:
+        draw.unlink()
+    results = {job: results[job] for job in jobs}
+    print(table(results))
+    RESULTS.with_suffix(".md").write_text(table(results) + "\n", encoding="utf-8")
+    write(RESULTS.with_suffix(".json"), [{"setting": s.name, "notebook": n} | r for (s, n), r in results.items()])
+    return int(any(r["failures"] for (setting, _), r in results.items() if SHIFTED_SEEDS_FAIL or not setting.shift))
 
 
 if __name__ == "__main__":
