@@ -5,7 +5,6 @@ python tools/chapters.py clean [NOTEBOOK ...]  write in normal form, without exe
 python tools/chapters.py html  [NOTEBOOK ...]  write build/html/NAME.html, readable without a network
 python tools/chapters.py export                write minidl/ from the chapters
 python tools/chapters.py check                 fail unless notebooks and package are as these would write them
-python tools/chapters.py reproduce             run the last chapter: its table, and build/reproduction.html
 
 Without NOTEBOOK, every chapter and every solution is meant.
 """
@@ -15,7 +14,6 @@ import asyncio
 import base64
 import copy
 import importlib.util
-import itertools
 import os
 import pathlib
 import re
@@ -30,7 +28,6 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbclient.output_widget import OutputWidget
 from nbconvert import HTMLExporter
-from tqdm import tqdm
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHAPTERS, PACKAGE, BUILD = ROOT / "chapters", ROOT / "minidl", ROOT / "build"
@@ -40,7 +37,7 @@ NOTEBOOK_METADATA = {
     "language_info": {"name": "python"},
 }
 CELL_METADATA = {"tags", "nbgrader"}
-TABLE_TAG, PICTURE_TAG = "reproduction-table", "picture"
+PICTURE_TAG = "picture"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
@@ -170,24 +167,12 @@ class Client(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
 
-async def execute(path, bar=None):
+async def execute(path):
     """The notebook at `path`, run; a cell that fails ends the program with its traceback."""
     try:
-        return await Client(path, bar).async_execute()
+        return await Client(path).async_execute()
     except CellExecutionError as error:
         sys.exit(f"{path.name}: {error}")
-
-
-async def execute_all(paths, at_a_time):
-    """The notebooks at `paths`, run and cleaned, with a bar for each."""
-    free = asyncio.Semaphore(at_a_time)
-
-    async def run(path):
-        async with free:
-            with tqdm(desc=path.stem, unit="cell") as bar:
-                return clean(await execute(path, bar))
-
-    return await asyncio.gather(*map(run, paths))
 
 
 def exported():
@@ -250,24 +235,6 @@ def page(notebook, target, chapters=""):
     shutil.copy(mathjax / "static" / "mathjax" / "tex-svg.js", target.parent)
 
 
-def reproduce():
-    """Run the notebooks with the highest number, write them as build/reproduction.html, print the table.
-
-    One after another, so that their seconds are not shared; with QUICK=1 as many at a time as there are cores.
-    """
-    at_a_time = os.cpu_count() if os.environ.get("QUICK") else 1
-    parts = asyncio.run(execute_all(sorted(CHAPTERS.glob(f"{last_number()}*_*.ipynb")), at_a_time))
-    cells = [cell for part in parts for cell in part.cells]
-    tables = [cell for cell in cells if TABLE_TAG in cell.metadata.get("tags", [])]
-    if not tables:
-        sys.exit(f"reproduce: expected a cell tagged {TABLE_TAG} in a chapter {last_number()}, got none")
-    page(nbformat.v4.new_notebook(metadata=parts[0].metadata, cells=cells), BUILD / "reproduction.html", "../chapters/")
-    outputs = itertools.chain.from_iterable(cell.outputs for cell in tables)
-    texts = [output.get("text") or output.data["text/plain"] for output in outputs]
-    print("\n".join(dict.fromkeys(line for text in texts for line in text.splitlines())))  # one head for all
-    print("figures: build/reproduction.html")
-
-
 def pictures(notebook):
     """The figures of cells tagged as the chapter's picture, which the README shows."""
     tagged = [cell for cell in notebook.cells if PICTURE_TAG in cell.metadata.get("tags", [])]
@@ -291,7 +258,7 @@ def write(path, what):
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "clean", "html", "export", "check", "reproduce"])
+    parser.add_argument("what", choices=["run", "clean", "html", "export", "check"])
     parser.add_argument("notebooks", nargs="*", type=pathlib.Path)
     arguments = parser.parse_args()
     paths = [path.resolve() for path in arguments.notebooks] or notebooks()
@@ -299,8 +266,6 @@ def main():
         export()
     elif arguments.what == "check":
         sys.exit("\n".join(check(paths)) or None)
-    elif arguments.what == "reproduce":
-        reproduce()
     else:
         for path in paths:
             write(path, arguments.what)
