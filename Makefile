@@ -15,13 +15,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_USER := 0
 # Idle threads look for work a thousand times, then sleep. Longer, and on a busy machine an operation can take
 # milliseconds; not at all, and every operation has to wake them. Where notebooks share the cores, they sleep at once.
-export GOMP_SPINCOUNT := $(if $(filter test,$(MAKECMDGOALS))$(QUICK),0,1000)
+export GOMP_SPINCOUNT := $(if $(filter test portable,$(MAKECMDGOALS))$(QUICK),0,1000)
 # glibc keeps freed pages: else a stack's step, minidl's and PyTorch's alike, loses up to a third of its time to get them anew.
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 unexport JUPYTER_PATH MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONWARNINGS
 
-.PHONY: help setup reproduce test lab export run chapter check browser versions bench clean
+.PHONY: help setup reproduce test lab export run chapter check browser versions bench portable clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,9 @@ versions: $(READY) ## run all that make test runs with other Pythons and torches
 
 bench: $(READY) ## time minidl beside PyTorch, a few minutes: tables, build/bench.json and build/bench.png
 	@env -u GOMP_SPINCOUNT $(PY) tools/bench.py # the threads of PyTorch as they come
+
+portable: $(READY) ## run the chapters as other machines would, and from other seeds: hours; ONLY="avx2 seeds+1000"
+	@$(PY) tools/portable.py $(if $(ONLY),--only $(ONLY))
 
 clean: ## remove the environment, build/ and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -147,6 +147,13 @@ def crowded(notebook, path):
     return [f"expected at most {most} cells tagged shown, got {shown}"] if shown > most else []
 
 
+def fixed(*notebooks):
+    """Seeds that `make portable` does not shift: each cell says why in a comment, and there are at most five in all."""
+    cells = [cell for notebook in notebooks for cell in code(notebook) if "fixed-seed" in tags(cell)]
+    yield from (f"a fixed seed, no comment says why: {c.source}" for c in cells if not re.search(r"# \w+ ", c.source))
+    yield from [f"expected at most 5 cells tagged fixed-seed in all, got {len(cells)}"] if len(cells) > 5 else []
+
+
 def wide(notebook):
     """Lines of code that a page cannot show."""
     return [line for cell in code(notebook) for line in cell.source.splitlines() if len(line) > 79]
@@ -179,7 +186,7 @@ def homeless(notebook):
     return [f"{name}: exported before any default_exp" for module, name in exports(notebook) if not module]
 
 
-GUARDS = [unexecuted, noisy, unchecked, wide, rough, homeless]
+GUARDS = [unexecuted, noisy, unchecked, fixed, wide, rough, homeless]
 PLACED = [early, dangling, incomplete, crowded]  # those that need to know where the notebook lies
 
 
@@ -197,6 +204,10 @@ def test_every_file_and_name_has_one_owner():
     assert sorted(set(owned)) == sorted(owned)
     twice = [name for names in CATALOGUE.values() for name, numbers in names.items() if len(numbers) > 1]
     assert twice == []
+
+
+def test_few_seeds_are_fixed():
+    assert list(fixed(*NOTEBOOKS.values())) == []
 
 
 def cell(source="1", count=1, tag=(), outputs=()):
@@ -237,6 +248,8 @@ WAS = {"optim": {"SGD": ["08"], "Adam": ["09"]}, "linear": {"Linear": ["04"]}}
         (unchecked, cell("print(1)", tag=["shown", "nbval-ignore-output"])),
         (unchecked, cell("assert 1 < 2", tag=["shown"])),
         (crowded, [cell("assert 1 < 2", tag=["shown"]) for _ in range(5)]),
+        (fixed, cell("#| export\ntorch.manual_seed(7)", tag=["fixed-seed"])),
+        (fixed, [cell("torch.manual_seed(7)  # the paper's own", tag=["fixed-seed"]) for _ in range(6)]),
         (wide, cell("x = 1" + " " * 70 + "# too far")),
         (rough, new_code_cell("1", metadata={"collapsed": True})),
         (homeless, cell("#| export\nx = 1")),
@@ -265,6 +278,7 @@ def test_guards_are_content():
         cell("_ = interact(draw)", 3, ["nbval-ignore-output"], [picture(alt="a line")]),
         cell("start = perf_counter()\nassert perf_counter() - start < 9", 4, ["nbval-ignore-output"]),
         cell("assert 1 < 2", 5, ["shown", "nbval-ignore-output"]),
+        cell("torch.manual_seed(7)  # the paper's own", 6, ["fixed-seed"]),
         new_markdown_cell("See [the map](00_map.ipynb), [a page](https://example.org) and [above](#here)."),
     ]
     notebook = chapters.clean(new_notebook(cells=fine))
