@@ -309,7 +309,7 @@ def main(words=None):
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args(words)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    draw = RESULTS / "drawn.json"  # kept until it was run to the end
+    draw = RESULTS / "drawn.json"  # kept until every notebook was run with it
     drawn = read(draw) or random.SystemRandom().randrange(3000, 10**6)
     found = {setting.name: setting for setting in settings(drawn, arguments.only)}
     chosen = [found[name] for name in select(list(found), arguments.only)]
@@ -323,13 +323,13 @@ def main(words=None):
         return 0
     if found[f"drawn+{drawn}"] in chosen:
         write(draw, drawn)
-        print(f"a number drawn anew, added to every seed: {drawn}", flush=True)
+        print(f"drawn by chance, and added to every seed: {drawn}", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(run_all(jobs, results))
     except KeyboardInterrupt:
         sys.exit("portable: interrupted; what was run is kept")
-    if found[f"drawn+{drawn}"] in chosen:
+    if found[f"drawn+{drawn}"] in chosen and arguments.notebooks == ["*"]:
         draw.unlink()
     results = {job: results[job] for job in jobs}
     print(table(results))
