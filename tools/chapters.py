@@ -151,6 +151,7 @@ class Client(NotebookClient):
         here = {"metadata": {"path": str(path.parent)}}
         # the tensors are too small to share among threads, which only wait for each other on a busy machine
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")  # where a chapter takes two, an idle one sleeps
         os.environ.setdefault("JUPYTER_RUNTIME_DIR", str(BUILD / "jupyter"))  # a reader's home may not be writable
         quiet = ["--log-level=ERROR"]  # the kernel's own notices: one on TCP at every start
         super().__init__(notebook, kernel_name="python3", resources=here, extra_arguments=quiet)
