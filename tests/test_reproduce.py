@@ -85,7 +85,7 @@ def test_one_table_of_all_parts(folder, capsys, monkeypatch, quick):
     noise = (
         'import os, sys\nprint("oh", file=sys.stderr)\nos.write(1, b"from below\\n")\nos.system("echo from a child")'
     )
-    part(folder, "18b_second", noise, "print('oh', file=sys.stderr)\n" + ROW.format("001", 0.2))
+    part(folder, "18b_second", noise, "print('oh', file=sys.stderr)\nprint('a note')\n" + ROW.format("001", 0.2))
     reproduce.reproduce()
     out = capsys.readouterr().out
     first, second, *lines = out.splitlines()
@@ -98,7 +98,7 @@ def test_one_table_of_all_parts(folder, capsys, monkeypatch, quick):
         r"Python 3\.\d+\.\d+, PyTorch 2\.\S+, processor [A-Z]\w+, threads \d+ \(a part may set its own\), cores \d+",
         second,
     )
-    assert lines == ["", "report  error", f"000     {quick or 'all'}", "001     0.2", FIGURES]
+    assert lines == ["", "report  error", f"000     {quick or 'all'}", "a note", "001     0.2", FIGURES]
     html = page(folder)
     assert html.index(first) < html.index(second) < html.index("000 ") < html.index("001 ")
     assert "stored, not computed" not in html
@@ -180,6 +180,13 @@ def test_what_has_not_changed_is_taken_up(folder, capsys):
     for file in (folder / "build" / "reproduction").glob("18c*"):
         file.write_text("{")  # not a notebook
     assert again() == (["18b_two", "18c_three"], ["18a_one"])
+
+
+def test_edited_while_it_ran(folder, capsys):
+    part(folder, "18a_one", "open('judge.py', 'a').write('1')", ROW.format("000", 0.1))
+    reproduce.reproduce()
+    assert not kept(folder)
+    assert "18a_one: not kept, something that it hangs on was edited meanwhile" in capsys.readouterr().err
 
 
 def test_what_the_results_hang_on(folder, monkeypatch):

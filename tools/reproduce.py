@@ -111,7 +111,12 @@ def place(path):
 
 
 def keep(part, file):
-    """Write `part` to `file`: it is there as a whole or not at all."""
+    """Write `part` to `file`: it is there as a whole or not at all.
+
+    Raises: OSError, also where the part or a module was edited while it ran: the hash in the name may be wrong.
+    """
+    if place(chapters.CHAPTERS / f"{part.name}.ipynb") != file:
+        raise OSError("something that it hangs on was edited meanwhile")
     notebook = new_notebook(cells=part.cells, metadata=chapters.NOTEBOOK_METADATA)
     notebook.metadata["reproduction"] = {"claims": part.claims, "ran": part.ran}
     half = file.with_suffix(f".{os.getpid()}")
@@ -137,6 +142,7 @@ async def run(path, bar):
     noted.write_text("")
     client = chapters.Client(path, bar)
     client.timeout, client.shutdown_kernel = CELL_SECONDS, "immediate"
+    client.startup_timeout = 600  # on a busy machine a minute is not enough
     for cell in client.nb.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None  # what is stored is another run's
@@ -158,7 +164,7 @@ async def run(path, bar):
     part.claims = [json.loads(line) for line in noted.read_text(encoding="utf-8").splitlines()]
     part.ran = now()
     noted.unlink()
-    if not part.error and place(path) == file:  # nothing was edited meanwhile
+    if not part.error:
         try:
             keep(part, file)
         except OSError as error:  # a full disk, perhaps
@@ -195,8 +201,7 @@ def table(parts):
     """The lines of all parts under one head, and what failed."""
     lines = []
     for part in parts:
-        rows = part.rows()
-        lines += rows[1:] if lines[:1] == rows[:1] else rows
+        lines += [row for row in part.rows() if row not in lines[:1]]
         lines += [f"{part.name}: {part.error.splitlines()[0]}"] if part.error else []
     return lines
 
