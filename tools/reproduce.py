@@ -4,7 +4,8 @@ A part is a notebook of that chapter. What a part has found is kept in build/rep
 under a hash of all that it hangs on, and later calls take it up from there: after an interruption only what is left
 runs. A part that fails leaves the others alone and is not kept; it runs anew the next time.
 
-The exit status is 0 if every part ran and every claim held, 1 if not, 130 after Ctrl-C.
+The exit status is 0 if every part ran and every claim held, 1 if not, 130 after Ctrl-C. With QUICK=1 there are too few
+networks for most margins: claims that do not hold then are listed, and no failure.
 """
 
 import asyncio
@@ -94,7 +95,9 @@ def head(parts):
 def tail(parts):
     """The claims that did not hold, a line each."""
     lines = [f"{part.name}: {claim}" for part in parts for claim in part.claims]
-    return ["Claims that did not hold:", *lines] if lines else []
+    quick = os.environ.get("QUICK")
+    words = "Claims that a tenth of the networks cannot show:" if quick else "Claims that did not hold:"
+    return [words, *lines] if lines else []
 
 
 def place(path):
@@ -240,7 +243,8 @@ def reproduce():
     print("\n".join([*head(parts), "", *table(parts), *tail(parts)]), flush=True)
     write_page(parts, chapters.BUILD / "reproduction.html")
     print("figures: build/reproduction.html", flush=True)
-    failed, claims = sum(bool(part.error) for part in parts), sum(len(part.claims) for part in parts)
+    failed = sum(bool(part.error) for part in parts)
+    claims = 0 if os.environ.get("QUICK") else sum(len(part.claims) for part in parts)  # a look judges nothing
     if failed or claims:
         sys.exit(f"reproduce: parts that failed: {failed}; claims that did not hold: {claims}")
 
