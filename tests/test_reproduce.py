@@ -142,8 +142,9 @@ def test_a_part_that_fails_leaves_the_others(folder, capsys, monkeypatch):
     assert ran(folder) == ALL and kept(folder) == ["18a_one", "18c_three"]
 
 
-def test_a_claim_that_does_not_hold(folder, capsys):
+def test_a_claim_that_does_not_hold(folder, capsys, monkeypatch):
     """The rest of its part and the others go on; it stands at the end of table and page, the next time too."""
+    monkeypatch.setenv("QUICK", "")
     parts(folder, two=[CLAIM])
     for expected in (ALL, []):
         with pytest.raises(SystemExit, match="parts that failed: 0; claims that did not hold: 1"):
@@ -159,6 +160,17 @@ def test_a_claim_that_does_not_hold(folder, capsys):
             FIGURES,
         ]
         assert page(folder).index(claim) > page(folder).index("002     0.1")
+
+
+def test_a_look_judges_no_claim(folder, capsys):
+    """With QUICK=1 it is listed, and the status is 0."""
+    part(folder, "18a_one", HEAD + CLAIM)
+    reproduce.reproduce()
+    assert table(capsys)[-3:] == [
+        "Claims that a tenth of the networks cannot show:",
+        "18a_one: a share: 0.25 (at least 0.5)",
+        FIGURES,
+    ]
 
 
 def test_what_has_not_changed_is_taken_up(folder, capsys):
