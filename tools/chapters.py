@@ -143,16 +143,24 @@ class Output(OutputWidget):
         """Say nothing."""
 
 
+def furnish():
+    """Settings of kernels, as in conftest.py: none of a reader's own, and threads that do not wait for each other."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if os.access(sys.prefix, os.W_OK):
+        folders = {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "jupyter", "MPLCONFIGDIR": "matplotlib"}
+        for name, folder in folders.items():
+            os.environ.setdefault(name, str(pathlib.Path(sys.prefix) / folder))
+    import matplotlib.font_manager  # noqa: F401 -- it writes a cache of fonts; in a notebook it would say so
+
+
 class Client(NotebookClient):
     """Runs the notebook at `path` in a fresh kernel; `bar` shows its progress and what it prints."""
 
     def __init__(self, path, bar=None):
         notebook = nbformat.read(path, as_version=4)
         here = {"metadata": {"path": str(path.parent)}}
-        # the tensors are too small to share among threads, which only wait for each other on a busy machine
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        furnish()
         os.environ.setdefault("GOMP_SPINCOUNT", "0")  # where a chapter takes two, an idle one sleeps
-        os.environ.setdefault("JUPYTER_RUNTIME_DIR", str(BUILD / "jupyter"))  # a reader's home may not be writable
         quiet = ["--log-level=ERROR"]  # the kernel's own notices: one on TCP at every start
         super().__init__(notebook, kernel_name="python3", resources=here, extra_arguments=quiet)
         self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = Output
