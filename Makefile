@@ -56,7 +56,8 @@ test: $(READY) ## run every notebook and test again and compare; minidl/ must be
 	$(PY) -m pytest --nbval -n 2
 
 lab: $(READY) ## open JupyterLab at chapter 00
-	$(PY) -m jupyterlab chapters/00_map.ipynb
+	@test -w ~ || export JUPYTER_CONFIG_DIR="$$JUPYTER_RUNTIME_DIR" JUPYTER_DATA_DIR="$$JUPYTER_RUNTIME_DIR"; \
+	exec $(PY) -m jupyterlab chapters/00_map.ipynb
 
 export: $(READY) ## write minidl/ from the chapters
 	$(TOOL) export
