@@ -22,7 +22,7 @@ torch.randperm(2, generator=copy.deepcopy(g).set_state(g.get_state()))
 seeds = [torch.Generator().manual_seed(3).initial_seed(), minidl.deal.deal(), g.initial_seed() % 1000_000]
 seeds.append(int(numpy.random.RandomState(5).get_state()[1][0]))
 seen = {k: os.environ.get(k) for k in ("ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "QUICK")}
-with open(os.environ["SEEN"], "a") as file:
+with open(os.environ["SEEN"], "a", encoding="utf-8") as file:
     print(json.dumps([seeds, seen]), file=file)
 """
 UNSET = 67280421310721 % 1000_000  # a generator of PyTorch that nobody has set
@@ -89,7 +89,7 @@ def test_settings_shifts_and_counts(call, tmp_path):
     assert printed.endswith((tmp_path / "build" / "portable.md").read_text(encoding="utf-8"))
     assert len(json.loads((tmp_path / "build" / "portable.json").read_text(encoding="utf-8"))) == 4
 
-    seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    seen = [json.loads(line) for line in (tmp_path / "seen").read_text(encoding="utf-8").splitlines()]
     seen.sort(key=lambda line: line[1]["ATEN_CPU_CAPABILITY"] or "")  # first those of the shifted seeds, in order
     written, shifted = [3, 4, UNSET, 5], [503, 504, UNSET + 500, 505]
     assert [seeds for seeds, _ in seen] == [shifted, written, shifted, written, written, written]
@@ -124,7 +124,7 @@ def test_goes_on_where_it_was_interrupted(call, tmp_path, monkeypatch):
     monkeypatch.setattr(portable.os, "cpu_count", lambda: 1)
     with pytest.raises(SystemExit, match="interrupted"):
         call("--only", "drawn*", "default")
-    drawn = json.loads((portable.RESULTS / "drawn.json").read_text())
+    drawn = json.loads((portable.RESULTS / "drawn.json").read_text(encoding="utf-8"))
     assert not list(portable.RESULTS.glob("*/**/c.*"))
     stops.clear()
     assert call("--only", "drawn*", "--notebooks", "*/a.ipynb")[0] == 0

@@ -17,7 +17,7 @@ import chapters
 
 HEAD = 'print("report  error")\n'
 ROW = HEAD + 'print("{}     {}")'
-COUNT = 'with open("ran", "a") as file:\n    file.write("{} ")'
+COUNT = 'with open("ran", "a", encoding="utf-8") as file:\n    file.write("{} ")'
 CLAIM = 'from claims import claim\nclaim("a share", 0.25, low=0.5)\nclaim("another", 1, 0, 2)'
 HERE = chapters.CHAPTERS  # before any test changes it
 
@@ -46,7 +46,7 @@ def parts(folder, **further):
 def ran(folder):
     """The names of the parts that ran since the last call, sorted."""
     file = folder / "ran"
-    names = file.read_text().split() if file.exists() else []
+    names = file.read_text(encoding="utf-8").split() if file.exists() else []
     file.unlink(missing_ok=True)
     return sorted(names)
 
@@ -190,12 +190,12 @@ def test_what_has_not_changed_is_taken_up(folder, capsys):
     assert again() == ([], ALL)
     part(folder, "18b_two", COUNT.format("18b_two"), "0", ROW.format("001", 0.1))
     for file in (folder / "build" / "reproduction").glob("18c*"):
-        file.write_text("{")  # not a notebook
+        file.write_text("{", encoding="utf-8")  # not a notebook
     assert again() == (["18b_two", "18c_three"], ["18a_one"])
 
 
 def test_edited_while_it_ran(folder, capsys):
-    part(folder, "18a_one", "open('judge.py', 'a').write('1')", ROW.format("000", 0.1))
+    part(folder, "18a_one", "open('judge.py', 'a', encoding='utf-8').write('1')", ROW.format("000", 0.1))
     reproduce.reproduce()
     assert not kept(folder)
     assert "18a_one: not kept, something that it hangs on was edited meanwhile" in capsys.readouterr().err
@@ -218,7 +218,7 @@ def test_what_the_results_hang_on(folder, monkeypatch):
         places("setattr", reproduce.torch, "__version__", "0.1"),
         places("setattr", chapters, "PACKAGE", folder / "empty"),
     ]
-    (folder / "judge.py").write_text("1")
+    (folder / "judge.py").write_text("1", encoding="utf-8")
     assert len({*found, reproduce.place(folder / "18a_one.ipynb")}) == 7
 
 
@@ -239,7 +239,7 @@ reproduce.main()
 BEATS = """
 import pathlib, time
 while not pathlib.Path("go").exists():
-    pathlib.Path("beat").write_text(str(time.time()))
+    pathlib.Path("beat").write_text(str(time.time()), encoding="utf-8")
     time.sleep(0.05)
 """
 
@@ -269,9 +269,9 @@ def test_interrupted(folder, capsys, monkeypatch, how):
         finally:
             process.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
         out, err = process.communicate()  # until nobody holds the other ends, the kernels included
-    last = beat.read_text()
+    last = beat.read_text(encoding="utf-8")
     time.sleep(0.5)
-    assert beat.read_text() == last
+    assert beat.read_text(encoding="utf-8") == last
     assert out == "" and "Traceback" not in err, err
     if how == "Ctrl-C":
         assert process.returncode == 130

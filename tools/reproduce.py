@@ -142,7 +142,7 @@ async def run(path, bar):
     file = place(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     noted = file.with_suffix(".claims")  # claims.py writes there
-    noted.write_text("")
+    noted.write_text("", encoding="utf-8")
     client = chapters.Client(path, bar)
     client.timeout, client.shutdown_kernel = CELL_SECONDS, "immediate"
     client.startup_timeout = 600  # on a busy machine a minute is not enough
