@@ -230,8 +230,9 @@ def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
 
 
 START = """
-import pathlib
+import pathlib, signal
 import chapters, reproduce
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 chapters.CHAPTERS = pathlib.Path.cwd()
 chapters.BUILD = chapters.CHAPTERS / "build"
 reproduce.main()
@@ -268,7 +269,7 @@ def test_interrupted(folder, capsys, monkeypatch, how):
             wait_for(beat.exists)
         finally:
             process.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
-        out, err = process.communicate()  # until nobody holds the other ends, the kernels included
+        out, err = process.communicate(timeout=120)  # until nobody holds the other ends, the kernels included
     last = beat.read_text(encoding="utf-8")
     time.sleep(0.5)
     assert beat.read_text(encoding="utf-8") == last
