@@ -78,9 +78,8 @@ check: $(READY) ## lint; are notebooks in normal form, is minidl/ in step?
 	$(PY) -m ruff format --check
 	$(TOOL) check
 
-# A slider can do without fifty replicas, and claims about fifty do not stop it.
+# A slider can do without fifty replicas.
 browser: export QUICK := 1
-browser: export CLAIMS := $(CURDIR)/$(VENV)/claims
 browser: $(VENV)/.browser ## move every chapter's slider in JupyterLab, in Debian's chromium
 	$(PY) -m pytest -m browser tests/test_lab.py
 

@@ -17,7 +17,7 @@ def claim(words, value, low=-math.inf, high=math.inf):
     """Print `value` and its limits; outside of them (or nan) the claim does not hold.
 
     Raises: AssertionError then. Under `make reproduce`, which names a file in CLAIMS, the claim is noted there instead,
-    and the chapter goes on: no result is lost.
+    and the chapter goes on: no result is lost. Under QUICK, whose few networks show little, it is printed alone.
     """
     value, low, high = (float(number) for number in (value, low, high))
     limits = " and ".join(
@@ -30,7 +30,7 @@ def claim(words, value, low=-math.inf, high=math.inf):
     if notes := os.environ.get("CLAIMS"):
         with open(notes, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-    else:
+    elif not os.environ.get("QUICK"):
         raise AssertionError(f"does not hold: {line}")
 
 

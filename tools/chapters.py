@@ -14,7 +14,6 @@ import asyncio
 import base64
 import copy
 import importlib.util
-import os
 import pathlib
 import re
 import shutil
@@ -143,24 +142,15 @@ class Output(OutputWidget):
         """Say nothing."""
 
 
-def furnish():
-    """Settings of kernels, as in conftest.py: none of a reader's own, and threads that do not wait for each other."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if os.access(sys.prefix, os.W_OK):
-        folders = {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "jupyter", "MPLCONFIGDIR": "matplotlib"}
-        for name, folder in folders.items():
-            os.environ.setdefault(name, str(pathlib.Path(sys.prefix) / folder))
-    import matplotlib.font_manager  # noqa: F401 -- it writes a cache of fonts; in a notebook it would say so
-
-
 class Client(NotebookClient):
     """Runs the notebook at `path` in a fresh kernel; `bar` shows its progress and what it prints."""
 
     def __init__(self, path, bar=None):
         notebook = nbformat.read(path, as_version=4)
         here = {"metadata": {"path": str(path.parent)}}
-        furnish()
-        os.environ.setdefault("GOMP_SPINCOUNT", "0")  # where a chapter takes two, an idle one sleeps
+        sys.path.append(str(ROOT))
+        import conftest  # noqa: F401 -- it sets what a kernel of `pytest --nbval` has, and writes the cache of fonts
+
         quiet = ["--log-level=ERROR"]  # the kernel's own notices: one on TCP at every start
         super().__init__(notebook, kernel_name="python3", resources=here, extra_arguments=quiet)
         self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = Output
