@@ -134,7 +134,7 @@ def unchecked(notebook):
     """
     for cell in code(notebook):
         marks = " ".join([*tags(cell), *re.findall(r"(?m)^\s*#\s*(\w+)\s*$", cell.source)]).lower().replace("_", "-")
-        timing = re.search(r"\b(perf_counter|process_time|µs)\b", cell.source) or (
+        timing = re.search(r"\b(perf_counter|process_time|µs|microseconds)\b", cell.source) or (
             re.search(r"\b(time|seconds)\b", cell.source) and asserts(cell)
         )
         shown = "shown" in tags(cell) and asserts(cell)
