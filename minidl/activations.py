@@ -8,7 +8,7 @@ __all__ = ['ReLU', 'Sigmoid', 'Tanh', 'LeakyReLU', 'ELU', 'SELU']
 # %% ../chapters/05_activations.ipynb #1bb5f097
 import torch
 
-from .module import Module, constant
+from .module import Module
 
 # %% ../chapters/05_activations.ipynb #e90afde5
 class ReLU(Module):
@@ -18,14 +18,12 @@ class ReLU(Module):
     Source: Nair and Hinton, 2010; chapter 05, formula 5.2.
     """
 
-    kept_names = ("y",)
-
     def forward(self, x):
-        self.y = torch.relu(x)
-        return self.y
+        self.kept = torch.relu(x)
+        return self.kept
 
     def backward(self, dy):
-        return self.y.sign().mul_(dy)             # the sign of y is 0 or 1
+        return self.kept.sign().mul_(dy)          # the sign of y is 0 or 1
 
 # %% ../chapters/05_activations.ipynb #3ea73842
 class Sigmoid(Module):
@@ -35,15 +33,14 @@ class Sigmoid(Module):
     Source: chapter 05, formulas 5.3 and 5.4.
     """
 
-    kept_names = ("y",)
-
     def forward(self, x):
-        self.y = torch.sigmoid(x)
-        return self.y
+        self.kept = torch.sigmoid(x)
+        return self.kept
 
     def backward(self, dy):
-        slope = constant(1, dy.dtype, dy.device) - self.y
-        return slope.mul_(dy).mul_(self.y)        # in PyTorch's order
+        y = self.kept
+        one = y.new_ones(())                      # a bare 1 costs more
+        return (one - y).mul_(dy).mul_(y)         # PyTorch's order
 
 # %% ../chapters/05_activations.ipynb #31f57383
 class Tanh(Module):
@@ -53,16 +50,13 @@ class Tanh(Module):
     Source: chapter 05, formula 5.5.
     """
 
-    kept_names = ("y",)
-
     def forward(self, x):
-        self.y = torch.tanh(x)
-        return self.y
+        self.kept = torch.tanh(x)
+        return self.kept
 
     def backward(self, dy):
-        # one rounding, like PyTorch's kernel; 1 - y * y would round twice
-        one = constant(1, dy.dtype, dy.device)
-        return torch.addcmul(one, self.y, self.y, value=-1).mul_(dy)
+        y = self.kept    # one rounding, like PyTorch; 1 - y * y has two
+        return y.new_ones(()).addcmul(y, y, value=-1).mul_(dy)
 
 # %% ../chapters/05_activations.ipynb #f425095e
 class LeakyReLU(Module):
@@ -72,17 +66,15 @@ class LeakyReLU(Module):
     Source: Maas et al., 2013; chapter 05, formula 5.6.
     """
 
-    kept_names = ("positive",)
-
     def __init__(self, negative_slope=0.01):
         self.negative_slope = negative_slope
 
     def forward(self, x):
-        self.positive = x > 0
-        return torch.where(self.positive, x, self.negative_slope * x)
+        self.kept = x > 0
+        return torch.where(self.kept, x, self.negative_slope * x)
 
     def backward(self, dy):
-        return torch.where(self.positive, dy, self.negative_slope * dy)
+        return torch.where(self.kept, dy, self.negative_slope * dy)
 
     def extra_repr(self):
         return f"negative_slope={self.negative_slope}"
@@ -95,23 +87,21 @@ class ELU(Module):
     Source: Clevert et al., 2016; chapter 05, formula 5.7.
     """
 
-    kept_names = ("x",)
     scale = 1.0
 
     def __init__(self, alpha=1.0):
         self.alpha = alpha
 
     def forward(self, x):
-        self.x = x
+        self.kept = x
         left = torch.expm1(x.clamp_max(0)).mul_(self.scale * self.alpha)
         right = x.clamp_min(0)                    # one of the two is 0
         return left.add_(right, alpha=self.scale)
 
     def backward(self, dy):
-        like = dy.dtype, dy.device
-        factor = torch.where(self.x > 0, constant(self.scale, *like),
-                             constant(self.scale * self.alpha, *like))
-        return factor.mul_(dy).mul_(self.x.clamp_max(0).exp())
+        x, right = self.kept, self.kept.new_tensor(self.scale)
+        factor = torch.where(x > 0, right, self.scale * self.alpha)
+        return factor.mul_(dy).mul_(x.clamp_max(0).exp())
 
     def extra_repr(self):
         return f"alpha={self.alpha}"

@@ -14,7 +14,7 @@ from .module import Module
 class Dropout(Module):
     """y = x m / (1 - p); m is 0 with probability p, else 1, and y has mean x.
 
-    A fresh mask m at each forward in training mode. In evaluation mode
+    A new mask m at each forward in training mode. In evaluation mode
     y = x. Backward takes the factor of the last forward.
 
     Shape: any -> the same.
@@ -28,20 +28,18 @@ class Dropout(Module):
         self.p = p
 
     def draw(self, x):
-        """A fresh m / (1 - p), like x."""
+        """A new m / (1 - p), like x."""
         if self.p == 1:                           # 0 / 0 otherwise
             return torch.zeros_like(x)
         return torch.empty_like(x).bernoulli_(1 - self.p) / (1 - self.p)
 
     def forward(self, x):
         tosses = self.training and self.p > 0
-        if tosses and self.replicas and x.dim() == 2:        # shared rows
-            x = x.expand(self.replicas, *x.shape)  # tosses of their own
-        self.factor = self.draw(x) if tosses else None
-        return x if self.factor is None else x * self.factor
+        self.kept = self.draw(x) if tosses else None
+        return x if self.kept is None else x * self.kept
 
     def backward(self, dy):
-        return dy if self.factor is None else dy * self.factor
+        return dy if self.kept is None else dy * self.kept
 
     def extra_repr(self):
         return f"p={self.p}, inplace=False"

@@ -26,7 +26,7 @@ class Linear(Module):
     Source: chapter 04, formulas 4.1 to 4.3.
     """
 
-    parameter_names, kept_names = ("weight", "bias"), ("x",)
+    parameter_names = ("weight", "bias")
 
     def __init__(self, in_features, out_features, bias=True):
         self.in_features, self.out_features = in_features, out_features
@@ -37,46 +37,28 @@ class Linear(Module):
         self.weight = torch.empty(out_features, in_features).uniform_(-a, a)
         self.bias = torch.empty(out_features).uniform_(-a, a) if bias else None
 
-    def rows(self, t):
-        """All axes but the last as one; a stack keeps its first axis too."""
-        if t.dim() == 2:
-            return t
-        stacked = self.weight.shape[:-2]                     # () or (R,)
-        return t.reshape(*stacked, -1, t.shape[-1])
-
     def forward(self, x):
-        self.x = rows = self.rows(x)                         # (N, in)
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        self.kept = rows                                     # (N, in)
         if self.bias is None:
             y = rows @ self.weight.mT                        # (N, out)
-        elif self.replicas is None:
+        else:
             y = torch.addmm(self.bias, rows, self.weight.mT)
-        else:                                                # (R, N, out)
-            rows = rows.expand(self.replicas, *rows.shape[-2:])
-            y = torch.baddbmm(self.bias.unsqueeze(-2), rows, self.weight.mT)
         return y if x.dim() == 2 else y.reshape(*x.shape[:-1], -1)
 
     def backward(self, dy, input_grad=True):
-        rows = self.rows(dy)                                 # (N, out)
-        if self.replicas and self.in_features < self.out_features:
-            dweight = (self.x.mT @ rows).mT       # faster, narrow side first
-        else:
-            dweight = rows.mT @ self.x                       # (out, in)
-        if self.bias is None:
-            self.accumulate(weight=dweight)
-        else:
-            self.accumulate(weight=dweight, bias=rows.sum(-2))
+        rows = dy if dy.dim() == 2 else dy.reshape(-1, dy.shape[-1])
+        self.accumulate("weight", rows.mT @ self.kept)       # (out, in)
+        if self.bias is not None:
+            self.accumulate("bias", rows.sum(0))             # (out,)
         if input_grad:
             dx = rows @ self.weight                          # (N, in)
             return dx if dy.dim() == 2 else dx.reshape(*dy.shape[:-1], -1)
 
     def check_input(self, x):
-        super().check_input(x)
-        own = self.replicas and (x.dim() < 2 or x.dim() > 2
-                                 and len(x) != self.replicas)
-        if x.shape[-1:] != (self.in_features,) or own:
-            stack = f"{self.replicas}, " if self.replicas else ""
+        if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"{self._who()}: expected an input of shape "
-                             f"({stack}*, {self.in_features}), got "
+                             f"(*, {self.in_features}), got "
                              f"{tuple(x.shape)}")
         if x.dtype != self.weight.dtype:
             raise TypeError(f"{self._who()}: expected an input of dtype "

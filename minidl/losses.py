@@ -8,52 +8,59 @@ __all__ = ['Loss', 'MSELoss', 'L1Loss', 'BCELoss', 'BCEWithLogitsLoss', 'CrossEn
 # %% ../chapters/06_losses.ipynb #31b8a6b0
 import torch
 
-from .module import Module, constant
+from .module import Part
 
 # %% ../chapters/06_losses.ipynb #04e0ecad
-def _on_cpu(tensor):
-    """Where a look at values costs no waiting for a GPU."""
-    return tensor.device.type == "cpu"
-
-
-class Loss(Module):
+class Loss(Part):
     """loss = criterion(output, target), doutput = criterion.backward().
 
-    `reduction` is "mean" or "sum", over all entries. With `replicas`,
-    axis 0 stays, and each replica has a loss of its own (chapter 12).
+    A subclass writes `losses(output, target)`, the terms of the loss,
+    and `gradient(*kept)`, from what `losses` put into `kept`. The terms
+    are averaged, or added for the reduction "sum"; `count` is by how
+    many they were divided.
 
-    Shape: output and target the same, loss (), doutput like output;
-    with replicas, the target may lack axis 0, and the loss is (R,).
+    Shape: output and target the same, loss (), doutput like output.
     Raises: ValueError for a target of another shape than the output, an
     empty output, or an unknown reduction; TypeError for another dtype;
-    RuntimeError for `backward` before `forward`.
+    RuntimeError for `backward` without a `forward` of its own.
     Source: chapter 06.
     """
 
-    def __init__(self, reduction="mean", replicas=False):
+    kept = None
+    threshold = 0.5                               # of a yes, in the output
+
+    def __init__(self, reduction="mean"):
         if reduction not in ("mean", "sum"):
             raise ValueError(f"{self._who()}: expected the reduction 'mean' "
                              f"or 'sum', got {reduction!r}")
-        self.reduction, self.replicas = reduction, replicas
+        self.reduction = reduction
 
-    def reduce(self, losses):
-        """The mean or the sum of all entries, or of each replica's."""
+    def forward(self, output, target):
+        self.check(output, target)
+        if output.requires_grad or target.requires_grad:
+            output, target = output.detach(), target.detach()
+        losses = self.losses(output, target)
         mean = self.reduction == "mean"
-        if not self.replicas:
-            return losses.mean() if mean else losses.sum()
-        losses = losses.reshape(len(losses), -1)             # (R, entries)
-        return losses.mean(1) if mean else losses.sum(1)
+        self.count = losses.numel() if mean else 1
+        return losses.mean() if mean else losses.sum()
 
-    def terms(self, output):
-        """By how many terms `reduce` divides."""
-        if self.reduction == "sum":
-            return 1
-        return output.numel() // (len(output) if self.replicas else 1)
+    def backward(self):
+        if self.kept is None:
+            raise RuntimeError(f"{self._who()}: expected a forward before "
+                               f"each backward, got none")
+        doutput = self.gradient(*self.kept)
+        self.kept = None
+        return doutput
 
-    def check_input(self, output, target):
-        super().check_input(output, target)
-        shared = self.replicas and target.shape == output.shape[1:]
-        if target.shape != output.shape and not shared:
+    def check(self, output, target):
+        """Refuse what does not fit; a subclass adds its rules."""
+        for t in (output, target):
+            if not isinstance(t, torch.Tensor) or not t.is_floating_point():
+                got = t.dtype if isinstance(t, torch.Tensor) else (
+                    type(t).__name__)
+                raise TypeError(f"{self._who()}: expected tensors of "
+                                f"floating numbers, got {got}")
+        if target.shape != output.shape:
             raise ValueError(f"{self._who()}: expected a target of shape "
                              f"{tuple(output.shape)}, got "
                              f"{tuple(target.shape)}")
@@ -64,8 +71,11 @@ class Loss(Module):
             raise ValueError(f"{self._who()}: expected at least one entry, "
                              f"got shape {tuple(output.shape)}")
 
-    def check_gradient(self):
-        self.check_order()
+    def __repr__(self):
+        return f"{self._who()}()"
+
+    def _who(self):
+        return type(self).__name__
 
 # %% ../chapters/06_losses.ipynb #62764011
 class MSELoss(Loss):
@@ -77,15 +87,13 @@ class MSELoss(Loss):
     Source: Gauss, 1809; chapter 06, formulas 6.1 and 6.2.
     """
 
-    kept_names = ("gap",)
+    def losses(self, output, target):
+        gap = output - target
+        self.kept = (gap,)
+        return gap.square()
 
-    def forward(self, output, target):
-        self.gap = output - target
-        return self.reduce(self.gap.square())
-
-    def backward(self):
-        gap = self.gap
-        return gap * constant(2 / self.terms(gap), gap.dtype, gap.device)
+    def gradient(self, gap):
+        return gap * (2 / self.count)
 
 # %% ../chapters/06_losses.ipynb #bc1ca4d4
 class L1Loss(Loss):
@@ -95,14 +103,13 @@ class L1Loss(Loss):
     Source: Laplace, 1774; chapter 06, formula 6.3.
     """
 
-    kept_names = ("gap",)
+    def losses(self, output, target):
+        gap = output - target
+        self.kept = (gap,)
+        return gap.abs()
 
-    def forward(self, output, target):
-        self.gap = output - target
-        return self.reduce(self.gap.abs())
-
-    def backward(self):
-        return self.gap.sign() / self.terms(self.gap)
+    def gradient(self, gap):
+        return gap.sign() / self.count
 
 # %% ../chapters/06_losses.ipynb #b9e9e809
 class BCELoss(Loss):
@@ -112,28 +119,27 @@ class BCELoss(Loss):
     stop at -100 and the denominator at 1e-12.
 
     Shape: output (*), target (*), both in [0, 1] -> ().
-    Raises: ValueError for an output outside [0, 1].
+    Raises: ValueError for an output or a target outside [0, 1].
     Source: chapter 06, formulas 6.4 and 6.5.
     """
 
-    kept_names = ("p", "t")
+    def check(self, output, target):
+        super().check(output, target)
+        for name, t in (("outputs", output), ("targets", target)):
+            low, high = t.min().item(), t.max().item()
+            if low < 0 or high > 1:
+                raise ValueError(f"{self._who()}: expected {name} in [0, 1], "
+                                 f"got {low:.4g} to {high:.4g}")
 
-    def check_input(self, output, target):
-        super().check_input(output, target)
-        if _on_cpu(output) and ((output < 0) | (output > 1)).any():
-            raise ValueError(f"{self._who()}: expected outputs in [0, 1], got "
-                             f"{output.min().item():.4g} to "
-                             f"{output.max().item():.4g}")
+    def losses(self, p, t):
+        self.kept = p, t
+        yes = p.log().clamp_min(-100)
+        no = (-p).log1p().clamp_min(-100)
+        return (t - 1) * no - t * yes
 
-    def forward(self, output, target):
-        self.p, self.t = output, target
-        yes = output.log().clamp_min(-100)
-        no = (-output).log1p().clamp_min(-100)
-        return self.reduce((target - 1) * no - target * yes)
-
-    def backward(self):
-        below = ((1 - self.p) * self.p).clamp_min(1e-12)
-        return (self.p - self.t) / below / self.terms(self.p)
+    def gradient(self, p, t):
+        below = ((1 - p) * p).clamp_min(1e-12)
+        return (p - t) / below / self.count
 
 # %% ../chapters/06_losses.ipynb #7455c367
 class BCEWithLogitsLoss(Loss):
@@ -146,15 +152,14 @@ class BCEWithLogitsLoss(Loss):
     Source: chapter 06, formulas 6.6 and 6.7.
     """
 
-    kept_names = ("x", "t")
+    threshold = 0.0                               # sigmoid(0) is 1/2
 
-    def forward(self, output, target):
-        self.x, self.t = output, target
-        soft = (-output.abs()).exp().log1p()
-        return self.reduce(output.clamp_min(0) - output * target + soft)
+    def losses(self, x, t):
+        self.kept = x, t
+        return x.clamp_min(0) - x * t + (-x.abs()).exp().log1p()
 
-    def backward(self):
-        return (torch.sigmoid(self.x) - self.t) / self.terms(self.x)
+    def gradient(self, x, t):
+        return (torch.sigmoid(x) - t) / self.count
 
 # %% ../chapters/06_losses.ipynb #266b20dd
 class CrossEntropyLoss(Loss):
@@ -171,49 +176,42 @@ class CrossEntropyLoss(Loss):
     Source: Bridle, 1990; chapter 06, formulas 6.8 to 6.10.
     """
 
-    kept_names = ("t", "log_p")
-
-    def __init__(self, reduction="mean", label_smoothing=0.0,
-                 replicas=False):
-        super().__init__(reduction, replicas)
+    def __init__(self, reduction="mean", label_smoothing=0.0):
+        super().__init__(reduction)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"{self._who()}: expected a label_smoothing in "
                              f"[0, 1], got {label_smoothing}")
         self.label_smoothing = label_smoothing
 
-    def check_input(self, output, target):
-        if target.dtype != torch.int64:
-            return super().check_input(output, target)
-        classes = output.shape[self.axis(output)]
-        if _on_cpu(target) and target.numel() and not (
-                0 <= target.min() <= target.max() < classes):
-            raise ValueError(f"{self._who()}: expected classes in "
-                             f"[0, {classes}), got {target.min().item()} to "
-                             f"{target.max().item()}")
-        like = output.select(self.axis(output), 0)
-        super().check_input(like, target.to(output.dtype))
+    def check(self, output, target):
+        if getattr(target, "dtype", None) != torch.int64:
+            return super().check(output, target)
+        super().check(output, torch.empty_like(output) if isinstance(
+            output, torch.Tensor) else output)
+        if output.dim() == 0:
+            raise ValueError(f"{self._who()}: expected an output with an "
+                             f"axis of classes, got shape ()")
+        axis = min(output.dim() - 1, 1)           # of the classes
+        super().check(output.select(axis, 0), target.to(output.dtype))
+        low, high = target.min().item(), target.max().item()
+        k = output.shape[axis]
+        if not 0 <= low <= high < k:
+            raise ValueError(f"{self._who()}: expected classes in [0, {k}), "
+                             f"got {low} to {high}")
 
-    def axis(self, output):
-        """The axis of the classes, as in PyTorch; replicas come before."""
-        return min(output.dim() - 1, 2 if self.replicas else 1)
-
-    def terms(self, output):
-        """The number of samples: entries over classes."""
-        return super().terms(output.select(self.axis(output), 0))
-
-    def forward(self, output, target):
-        axis = self.axis(output)
-        if target.dtype == torch.int64:
-            rows = torch.zeros_like(output)                  # (N, K)
-            at = target.expand(output.select(axis, 0).shape)
-            target = rows.scatter_(axis, at.unsqueeze(axis), 1)
-        e, classes = self.label_smoothing, output.shape[axis]
-        self.t = (1 - e) * target + e / classes              # (N, K)
+    def losses(self, output, target):
+        axis = min(output.dim() - 1, 1)
+        if target.dtype == torch.int64:           # one-hot: (N, K)
+            target = torch.zeros_like(output).scatter_(
+                axis, target.unsqueeze(axis), 1)
+        e, k = self.label_smoothing, output.shape[axis]
+        t = (1 - e) * target + e / k                         # (N, K)
         x = output - output.amax(axis, keepdim=True)
-        self.log_p = x - x.exp().sum(axis, keepdim=True).log()
-        return self.reduce(-(self.t * self.log_p).sum(axis))
+        log_p = x - x.exp().sum(axis, keepdim=True).log()
+        self.kept = t, log_p, axis
+        # a class with t = 0 has no part, even where log p is -infinity
+        return -torch.where(t == 0, 0, t * log_p).sum(axis)  # (N,)
 
-    def backward(self):
-        total = self.t.sum(self.axis(self.log_p) - self.log_p.dim(),
-                           keepdim=True)                     # (N, 1), ones
-        return (total * self.log_p.exp() - self.t) / self.terms(self.log_p)
+    def gradient(self, t, log_p, axis):
+        total = t.sum(axis, keepdim=True)                    # (N, 1), ones
+        return (total * log_p.exp() - t) / self.count

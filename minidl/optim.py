@@ -10,88 +10,13 @@ import copy
 
 import torch
 
-from .module import constant
-
-# %% ../chapters/08_sgd.ipynb #df615dab
-class _Stackable:
-    """What an optimiser needs for a stack of R networks: chapter 12.
-
-    A hyper-parameter may be a tensor (R,), one number for each network.
-    """
-
-    frozen = fresh = None                         # positions of replicas
-
-    def rules(self, **values):
-        """Keep the hyper-parameters; many values, one for each replica."""
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor):
-                first = {tuple(p.shape[:1]) for p in self.params}
-                self.require(f"{name} of shape (R,) for parameters (R, ...)",
-                             first == {tuple(value.shape)},
-                             f"{tuple(value.shape)} for {sorted(first)}")
-                value = value.double()
-            setattr(self, name, value)
-
-    def each(self, value, tensors):
-        """A number for all; numbers (R,), shaped to meet each tensor."""
-        if not isinstance(value, torch.Tensor):
-            return constant(value, tensors[0].dtype, tensors[0].device)
-        return [value.to(t).reshape(-1, *[1] * (t.dim() - 1))
-                for t in tensors]
-
-    def times(self, factor, tensors):
-        """What `_foreach_add` wants for factor * tensors."""
-        if not isinstance(factor, torch.Tensor):
-            return {"other": tensors, "alpha": factor}
-        factors = self.each(factor, tensors)
-        return {"other": torch._foreach_mul(tensors, factors)}
-
-    def uses(self, value):
-        """Whether a hyper-parameter does anything."""
-        return isinstance(value, torch.Tensor) or value != 0
-
-    def zeros_like(self, i):
-        """Zeros like parameter i, an ordinary tensor: it outlives a step."""
-        with torch.inference_mode(False):
-            return torch.zeros_like(self.params[i])
-
-    def all_tensors(self):
-        """Pairs of a key and a tensor: parameters, and what is remembered.
-
-        Counts become one for each replica.
-        """
-        found = [(("", i), p) for i, p in enumerate(self.params)]
-        for name in self.memory_names:
-            memory = getattr(self, name)
-            for i, t in memory.items():
-                if not isinstance(t, torch.Tensor):
-                    with torch.inference_mode(False):        # (R,)
-                        p = self.params[i].reshape(
-                            len(self.params[i]), -1)[:, 0].double()
-                        t = memory[i] = torch.zeros_like(p) + t
-                found.append(((name, i), t))
-        return found
-
-    def forget(self, replicas=None):
-        """Remember nothing, as before the first step; or not of these."""
-        if replicas is None:
-            for name in self.memory_names:
-                getattr(self, name).clear()
-        else:
-            for (name, _), t in self.all_tensors():
-                if name:
-                    t[replicas] = 0
-            self.fresh = replicas if self.fresh is None else torch.cat(
-                [self.fresh, replicas])
-
 # %% ../chapters/08_sgd.ipynb #52d9a2a8
-class Optimizer(_Stackable):
+class Optimizer:
     """Holds parameters; `step` moves each one that has a gradient.
 
     A subclass names its numbers in `rule_names`, its memory (a dict from
     the position of a parameter to a tensor) in `memory_names`, and writes
-    `update(at, params, grads)`. For a stack (chapter 12) a number may be
-    a tensor (R,), and the replicas in `frozen` stay as they are.
+    `update(at)`, for the positions of the parameters to move.
 
     Raises: TypeError unless the parameters are tensors; ValueError for
     none, or for one that is there twice.
@@ -101,11 +26,15 @@ class Optimizer(_Stackable):
     rule_names = memory_names = ()
 
     def __init__(self, params):
+        who = type(self).__name__
+        if isinstance(params, torch.Tensor):
+            raise TypeError(f"{who}: expected a list of parameters, got a "
+                            f"tensor")
         self.params = list(params)
         for p in self.params:
             if not isinstance(p, torch.Tensor):
-                raise TypeError(f"{type(self).__name__}: expected tensors as "
-                                f"parameters, got {type(p).__name__}")
+                raise TypeError(f"{who}: expected tensors as parameters, "
+                                f"got {type(p).__name__}")
         different = len(set(map(id, self.params)))
         self.require("at least one parameter, each once",
                      0 < different == len(self.params),
@@ -115,9 +44,25 @@ class Optimizer(_Stackable):
 
     def require(self, rule, ok, value):
         """Refuse a hyper-parameter, with its value in the message."""
-        if not torch.as_tensor(ok).all():
+        if not ok:
             raise ValueError(f"{type(self).__name__}: expected {rule}, "
                              f"got {value}")
+
+    def number(self, name, value, below=float("inf")):
+        """A hyper-parameter as a plain number, 0 <= value < below."""
+        one = torch.as_tensor(value).numel() == 1
+        self.require(f"one number as {name}", one, value)
+        rule = f"{name} >= 0" if below > 1 else f"{name} in [0, {below})"
+        self.require(rule, 0 <= float(value) < below, value)
+        return float(value)
+
+    def scale_(self, t, number):
+        """t = number * t."""
+        return t.mul_(number)
+
+    def add_(self, t, other, number):
+        """t = t + number * other, rounded once."""
+        return t.add_(other, alpha=number)
 
     def zero_grad(self):
         """No gradient: the next `backward` sets it."""
@@ -126,31 +71,20 @@ class Optimizer(_Stackable):
 
     def step(self):
         """Move every parameter that has a gradient."""
-        have = [(i, p, g) for i, p in enumerate(self.params)
-                if (g := p.grad) is not None]
-        if not have:
-            return
-        if torch.is_grad_enabled():
+        at = [i for i, p in enumerate(self.params) if p.grad is not None]
+        if at:
             with torch.no_grad():
-                return self.step()
-        if self.frozen is None:
-            self.update(*zip(*have))
-        else:
-            held = {key: t[self.frozen] for key, t in self.all_tensors()}
-            self.update(*zip(*have))
-            for key, t in self.all_tensors():                # put them back
-                t[self.frozen] = held.get(key, 0)
-        self.fresh = None
+                self.update(at)
+
+    def forget(self):
+        """Remember nothing, as before the first step."""
+        for name in self.memory_names:
+            getattr(self, name).clear()
 
     def state_dict(self):
         """The hyper-parameters and copies of the memory."""
-        state = {name: getattr(self, name) for name in self.rule_names}
-        for name in self.memory_names:
-            state[name] = copy.deepcopy(getattr(self, name))
-        for name in ("frozen", "fresh"):
-            if getattr(self, name) is not None:
-                state[name] = getattr(self, name).clone()
-        return state
+        return {name: copy.deepcopy(getattr(self, name))
+                for name in (*self.rule_names, *self.memory_names)}
 
     def load_state_dict(self, state):
         """Take over what `state_dict` gave, all of it or nothing.
@@ -158,8 +92,7 @@ class Optimizer(_Stackable):
         Raises: ValueError for other keys, or a tensor that does not fit.
         """
         names = [*self.rule_names, *self.memory_names]
-        found = [name for name in state if name not in ("frozen", "fresh")]
-        self.require(f"the keys {names}", found == names, found)
+        self.require(f"the keys {names}", list(state) == names, [*state])
         for name in self.memory_names:
             for i, t in state[name].items():
                 self.require(f"{name} for {len(self.params)} parameters",
@@ -170,7 +103,6 @@ class Optimizer(_Stackable):
                              got in (want, want[:1]), got)
         for name in names:
             setattr(self, name, copy.deepcopy(state[name]))
-        self.frozen, self.fresh = state.get("frozen"), state.get("fresh")
 
 # %% ../chapters/08_sgd.ipynb #c63ad022
 class SGD(Optimizer):
@@ -190,90 +122,38 @@ class SGD(Optimizer):
     def __init__(self, params, lr, momentum=0, dampening=0, weight_decay=0,
                  nesterov=False):
         super().__init__(params)
-        self.require("lr >= 0", lr >= 0, lr)
-        self.require("momentum >= 0", momentum >= 0, momentum)
-        self.require("weight_decay >= 0", weight_decay >= 0, weight_decay)
+        self.lr = self.number("lr", lr)
+        self.momentum = self.number("momentum", momentum)
+        self.dampening = float(dampening)
+        self.weight_decay = self.number("weight_decay", weight_decay)
+        self.nesterov = bool(nesterov)
         self.require("nesterov with momentum > 0 and dampening = 0",
-                     not nesterov or momentum * (dampening == 0) > 0,
+                     not nesterov or self.momentum and not dampening,
                      f"momentum = {momentum}, dampening = {dampening}")
-        self.rules(lr=lr, momentum=momentum, dampening=dampening,
-                   weight_decay=weight_decay, nesterov=nesterov)
 
-    def update(self, at, params, grads):
-        if self.uses(self.weight_decay):
-            grads = torch._foreach_add(
-                grads, **self.times(self.weight_decay, params))
-        if self.uses(self.momentum):
-            velocity = self.remember(at, grads)
-            grads = velocity if not self.nesterov else torch._foreach_add(
-                grads, **self.times(self.momentum, velocity))
-        torch._foreach_add_(params, **self.times(-self.lr, grads))
+    def update(self, at):
+        downhill = -self.lr
+        for i in at:
+            p = self.params[i]
+            g = p.grad
+            if self.weight_decay:
+                g = self.add_(g.clone(), p, self.weight_decay)
+            if self.momentum:
+                v = self.remember(i, g)
+                g = self.add_(g.clone(), v, self.momentum) if (
+                    self.nesterov) else v
+            self.add_(p, g, downhill)
 
-    def remember(self, at, grads):
-        """The new velocity; where there was none, it is the gradient."""
-        first = [i not in self.velocity for i in at]
-        for i, new in zip(at, first):
-            if new:
-                self.velocity[i] = self.zeros_like(i)
-        velocity = [self.velocity[i] for i in at]
-        torch._foreach_mul_(velocity, self.each(self.momentum, velocity))
-        damped = 1 - self.dampening
-        if isinstance(self.momentum, torch.Tensor):  # none without momentum
-            ones = torch.ones_like(self.momentum)
-            damped = torch.where(self.momentum == 0, ones, damped)
-        torch._foreach_add_(velocity, **self.times(damped, grads))
-        for v, g, new in zip(velocity, grads, first):
-            if new:
-                v.copy_(g)
-            elif self.fresh is not None:
-                v[self.fresh] = g[self.fresh]
-        return velocity
-
-# %% ../chapters/09_adam.ipynb #ac714a05
-class _Moments(Optimizer):
-    """The running means of Adam, one by one or as long tensors."""
-
-    memory_names = ("mean", "square", "steps")
-    flat = None
-
-    def __init__(self, params):
-        super().__init__(params)
-        self.small = sum(p.numel() for p in self.params) <= 2**16
-
-    def one_each(self, values, tensors):
-        """A number for each tensor; shaped to meet it if any is (R,)."""
-        if not any(isinstance(v, torch.Tensor) for v in values):
-            return values
-        return [torch.as_tensor(v).to(t).reshape(-1, *[1] * (t.dim() - 1))
-                for v, t in zip(values, tensors)]
-
-    def in_step(self, steps):
-        """Whether one count and one lr serve all, and all are small."""
-        return (self.small and isinstance(steps[0], int)
-                and steps.count(steps[0]) == len(steps)
-                and not isinstance(self.lr, torch.Tensor))
-
-    def joined(self, at):
-        """Mean, square, and room for the move, each one tensor; views of it.
-
-        What is remembered of single parameters becomes views too.
-        """
-        if self.flat is None or self.flat[0] != at or (
-                self.flat[1].data_ptr() != self.mean[at[0]].data_ptr()):
-            with torch.inference_mode(False):     # it outlives a step
-                whole, views = [], []
-                for of in (self.mean, self.square, self.mean):
-                    whole.append(torch.cat([of[i].reshape(-1) for i in at]))
-                    parts = whole[-1].split([of[i].numel() for i in at])
-                    views.append([part.view(of[i].shape)
-                                  for i, part in zip(at, parts)])
-            self.mean.update(zip(at, views[0]))
-            self.square.update(zip(at, views[1]))
-            self.flat = at, *whole, views[2]
-        return self.flat[1:]
+    def remember(self, i, g):
+        """The new velocity of parameter i; the first one is g."""
+        if i in self.velocity:
+            v = self.scale_(self.velocity[i], self.momentum)
+            return self.add_(v, g, 1 - self.dampening)
+        self.velocity[i] = g.clone()
+        return self.velocity[i]
 
 # %% ../chapters/09_adam.ipynb #0a7600f1
-class Adam(_Moments):
+class Adam(Optimizer):
     """p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
 
     m and v are running means of the gradient and of its square;
@@ -285,68 +165,46 @@ class Adam(_Moments):
     """
 
     rule_names = ("lr", "betas", "eps", "weight_decay")
+    memory_names = ("mean", "square", "steps")
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
                  weight_decay=0):
         super().__init__(params)
-        self.require("lr >= 0", lr >= 0, lr)
-        self.require("betas in [0, 1)", all(0 <= b < 1 for b in betas), betas)
-        self.require("eps >= 0", eps >= 0, eps)
-        self.require("weight_decay >= 0", weight_decay >= 0, weight_decay)
-        self.rules(lr=lr, betas=tuple(betas), eps=eps,
-                   weight_decay=weight_decay)
+        self.lr = self.number("lr", lr)
+        self.betas = tuple(self.number("betas", b, 1) for b in betas)
+        self.eps = self.number("eps", eps)
+        self.weight_decay = self.number("weight_decay", weight_decay)
 
-    def update(self, at, params, grads):
+    def update(self, at):
         for i in at:
             if i not in self.steps:
                 self.steps[i] = 0
-                self.mean[i] = self.zeros_like(i)
-                self.square[i] = self.zeros_like(i)
+                self.mean[i] = torch.zeros_like(self.params[i])
+                self.square[i] = torch.zeros_like(self.params[i])
             self.steps[i] += 1
-        if self.uses(self.weight_decay):
-            grads = self.decay(params, grads)
-        steps = [self.steps[i] for i in at]
-        if self.in_step(steps):
-            self.update_joined(at, params, grads, steps[0])
-        else:
-            self.update_each(at, params, grads, steps)
-
-    def update_joined(self, at, params, grads, t):
-        """All as one long tensor."""
-        mean, square, move, parts = self.joined(at)
-        torch._foreach_copy_(parts, grads)        # views of move
-        (b1, b2), like = self.betas, (mean.dtype, mean.device)
-        mean.lerp_(move, 1 - b1)
-        square.mul_(constant(b2, *like)).addcmul_(move, move, value=1 - b2)
-        root = square.sqrt().div_((1 - b2**t) ** 0.5)
-        root.add_(constant(self.eps, *like))
-        torch.mul(mean, -self.lr / (1 - b1**t), out=move).div_(root)
-        torch._foreach_add_(params, parts)
-
-    def update_each(self, at, params, grads, steps):
-        """The same, tensor by tensor; numbers may differ by replica."""
-        mean, square = ([of[i] for i in at]
-                        for of in (self.mean, self.square))
-        (b1, b2), like = self.betas, (mean[0].dtype, mean[0].device)
-        torch._foreach_lerp_(mean, grads, 1 - b1)
-        torch._foreach_mul_(square, constant(b2, *like))
-        torch._foreach_addcmul_(square, grads, grads, 1 - b2)
+        params, mean, square, steps = (
+            [of[i] for i in at] for of in (
+                self.params, self.mean, self.square, self.steps))
+        g, (b1, b2) = self.decay(params), self.betas
+        torch._foreach_lerp_(mean, g, 1 - b1)
+        torch._foreach_mul_(square, b2)
+        torch._foreach_addcmul_(square, g, g, 1 - b2)
         root = torch._foreach_sqrt(square)
-        torch._foreach_div_(root, self.one_each(
-            [(1 - b2**t) ** 0.5 for t in steps], root))
-        torch._foreach_add_(root, self.eps)
-        sizes = self.one_each(
-            [-self.lr / (1 - b1**t) for t in steps], mean)
-        if isinstance(sizes[0], torch.Tensor):    # one for each replica
-            torch._foreach_addcdiv_(
-                params, torch._foreach_mul(mean, sizes), root)
-        else:
-            torch._foreach_addcdiv_(params, mean, root, sizes)
+        self.move(params, mean, root, [1 - b1**t for t in steps],
+                  [(1 - b2**t) ** 0.5 for t in steps])
 
-    def decay(self, params, grads):
-        """The gradients with the pull of weight_decay added."""
-        pull = self.times(self.weight_decay, params)
-        return torch._foreach_add(grads, **pull)
+    def move(self, params, mean, root, c1, c2):
+        """p = p - lr (mean / c1) / (root / c2 + eps), for each."""
+        torch._foreach_div_(root, c2)
+        torch._foreach_add_(root, self.eps)
+        torch._foreach_addcdiv_(params, mean, root, [-self.lr / c for c in c1])
+
+    def decay(self, params):
+        """The gradients, with the pull of weight_decay added."""
+        if not self.weight_decay:
+            return [p.grad for p in params]
+        return [self.add_(p.grad.clone(), p, self.weight_decay)
+                for p in params]
 
 # %% ../chapters/09_adam.ipynb #a1d8ea81
 class AdamW(Adam):
@@ -359,8 +217,8 @@ class AdamW(Adam):
                  weight_decay=1e-2):
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def decay(self, params, grads):
+    def decay(self, params):
         """Shrink the parameters; the gradients stay."""
-        keep = 1 - self.lr * self.weight_decay
-        torch._foreach_mul_(params, self.each(keep, params))
-        return grads
+        for p in params:
+            self.scale_(p, 1 - self.lr * self.weight_decay)
+        return [p.grad for p in params]
