@@ -1,4 +1,4 @@
-"""The benchmark: both sides of a row do the same work, and what is printed and kept is what was measured.
+"""The benchmark: all sides of a row do the same work, and what is printed and kept is what was measured.
 
 Nothing here looks at a clock.
 """
@@ -36,6 +36,38 @@ def test_a_step_is_the_same_on_both_sides(name):
 
 
 @pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("side", bench.HAND)
+def test_a_step_by_hand_is_the_same(name, side):
+    """With minidl's modules, or with bare tensors: losses to the bit, PyTorch's and those of `fit`."""
+    mine, theirs = losses(f"step {name}", side, 13), losses(f"step {name}", "eager", 13)
+    assert (mine - theirs).abs().max() == 0 and torch.equal(mine[1:], losses(f"step {name}", "minidl", 12))
+    assert len(set(theirs.tolist())) == 13
+
+
+def test_all_by_hand_take_part_in_the_reports_rows_alone():
+    for name, case in CASES.items():
+        assert set(bench.HAND) <= set(case.others) or name.removeprefix("step ") not in REPORTS
+        assert set(bench.HAND).isdisjoint(case.others) or name.removeprefix("step ") in REPORTS
+
+
+def test_bare_operations_call_no_class_of_minidl(monkeypatch):
+    """What is left is PyTorch's."""
+    made = side_of("step 000 Adam", "bare operations")
+
+    def called(*_):
+        raise AssertionError("called")
+
+    for kind in (bench.minidl.Linear, bench.minidl.Sigmoid, bench.minidl.Sequential):
+        monkeypatch.setattr(kind, "forward", called)
+        monkeypatch.setattr(kind, "backward", called)
+    for kind in (bench.minidl.MSELoss, bench.minidl.Adam):
+        monkeypatch.setattr(kind, "forward" if kind is bench.minidl.MSELoss else "step", called)
+    assert len(made.run(2)) == 2
+    with pytest.raises(AssertionError, match="called"):
+        side_of("step 000 Adam", "by hand").run(1)
+
+
+@pytest.mark.parametrize("name", REPORTS)
 def test_a_fit_is_the_same_on_both_sides(name):
     ours, theirs = (losses(f"fit {name}", side, 3) for side in ("minidl", "eager"))
     assert len(ours) == 30 and torch.equal(ours, theirs)
@@ -56,7 +88,8 @@ def test_replicas_are_the_same_on_all_sides(kind, own):
 @pytest.mark.parametrize("name", ["step 003 SGD", "step 000 Adam", "step 784-1024-1024-10, batch 256", "step 003 x 3"])
 def test_every_side_multiplies_as_much_as_the_row_says(name):
     """PyTorch's own counter finds that many operations in the products of three steps."""
-    for side in ("minidl", "eager", "products", *(["vmap"] if " x " in name else [])):
+    others = {*bench.HAND, "vmap"}.intersection(CASES[name].others)
+    for side in ("minidl", "eager", "products", *others):
         made = side_of(name, side)
         with FlopCounterMode(display=False) as counter:
             made.run(3)
@@ -81,9 +114,9 @@ def test_a_row_goes_on_without_a_compiler(monkeypatch):
 
 def made_up(threads):
     """Rows in which each side of number i takes (i + 1) microseconds, as many of the processors, and i + 1 KiB."""
-    rows = []
+    rows, order = [], [who for who in bench.ALL if who not in bench.HAND] + [*bench.HAND]
     for name, case in CASES.items():
-        sides = {who: who in ("minidl", *case.others) and i + 1 for i, who in enumerate(bench.ALL)}
+        sides = {who: who in ("minidl", *case.others) and i + 1 for i, who in enumerate(order)}
         times = {who: dict.fromkeys(("median", "low", "high", "processor"), k * 1e-6) for who, k in sides.items() if k}
         for who, k in sides.items() if case.replicas == 0 and "products" in case.others and threads == 1 else []:
             if k and who != "products":
@@ -124,15 +157,18 @@ def test_tables_show_what_was_measured(results):
     lines = text.splitlines()
     rows = [line.split("  ") for line in lines if line.startswith("step 003 x 100 ")]
     first = [cell.strip() for cell in rows[0] if cell.strip()]
-    spread = [f"{k}.0 ± 0%" for k in (1, 2, 3, 4)]
-    assert first == ["step 003 x 100", *spread, "-", "6.0 ± 0%", "9.0 ± 0%", "2.00", "6.00", "2.0", "20%"]
+    minidl, *eager = [f"{k}.0 ± 0%" for k in (1, 2, 3, 4)]
+    others = ["-", "6.0 ± 0%", "9.0 ± 0%", "2.00", "6.00", "2.0", "20%"]
+    assert first == ["step 003 x 100", minidl, "-", "-", *eager, *others]
     assert len(rows) == 2 and rows[1][-1].strip() == "10%"
     assert text.count("Threads: ") == 2
     assert all(sum(line.startswith(name + " ") for line in lines) >= 2 for name in CASES)
     assert text.count("Compiling, apart: step 003 SGD 7 s, ") == 2
     assert sum(line.startswith(("reached", "MISSED")) for line in lines) == 15
     memory = text[text.index("Peak memory") :].splitlines()[2].split()
-    assert memory == ["step", "003", "SGD", "1.0", "2.0", "3.0", "4.0", "5.0", "-", "-", "-"]
+    assert memory == ["step", "003", "SGD", "1.0", "10.0", "11.0", "2.0", "3.0", "4.0", "5.0", "-", "-", "-"]
+    hand = next(line for line in lines if line.startswith("step 002 Tanh SGD"))
+    assert [part.split()[-1] for part in hand.split("±")[:4]] == ["1.0", "10.0", "11.0", "2.0"]
 
 
 def test_a_failure_is_told_under_the_table(results):

@@ -3,17 +3,21 @@
 import itertools
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
 import types
 
+import numpy as np
 import pytest
 import torch
 
 from minidl import (
     SGD,
     Adam,
+    Callback,
+    ClipGradNorm,
     CosineAnnealingLR,
     EarlyStopping,
     History,
@@ -44,11 +48,11 @@ def network(seed=0, width=6):
     return Sequential(Linear(2, width), Tanh(), Linear(width, 2))
 
 
-def train(model, optimizer, epochs, callbacks=(), generator=None, **options):
+def train(model, optimizer, epochs, callbacks=(), generator=None, criterion=None, **options):
     generator = generator or torch.Generator().manual_seed(1)
     return fit(
         model,
-        MSELoss(),
+        criterion or MSELoss(),
         optimizer,
         (X[:100], T[:100]),
         epochs=epochs,
@@ -72,6 +76,182 @@ def test_early_stopping_goes_back_to_the_best():
     with pytest.raises(ValueError, match="EarlyStopping: expected fit.validation=...., got none"):
         train(model, SGD(model.parameters(), 1.0), 1, [EarlyStopping()])
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before))
+
+
+class Leave:
+    """Ends a training after an epoch, in one of the ways; a bad loss comes in the next step."""
+
+    def __init__(self, way, epoch):
+        self.way, self.epoch = way, epoch
+
+    def on_epoch_end(self, run):
+        if run.epoch == self.epoch:
+            run.criterion.spoil = self.way == "bad loss"
+            if self.way == "Ctrl-C":
+                signal.raise_signal(signal.SIGINT)
+            return self.way == "callback"
+
+
+class Spoilt(MSELoss):
+    """Says nan where it is told to, once."""
+
+    spoil = False
+
+    def losses(self, output, target):
+        terms, spoil, self.spoil = super().losses(output, target), self.spoil, False
+        return terms * math.nan if spoil else terms
+
+
+WAYS = ["epochs", "callback", "Ctrl-C", "bad loss"]
+HELD = (X[100:], T[100:])
+
+
+def leave(way, model, optimizer, epoch, callbacks, generator=None):
+    """A training that ends after `epoch` epochs, in one of the ways; its history."""
+    epochs, callbacks = epoch if way == "epochs" else epoch + 5, [*callbacks, Leave(way, epoch)]
+    options = dict(criterion=Spoilt(), validation=HELD, shuffle=False)
+    try:
+        return train(model, optimizer, epochs, callbacks, generator, **options)
+    except RuntimeError as error:
+        assert way == "bad loss"
+        return error.history
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_early_stopping_gives_the_best_model_at_every_way_out(way):
+    model, stopping = network(), EarlyStopping(50)
+    history = leave(way, model, SGD(model.parameters(), 1.5), 12, [stopping])
+    losses = history.validation_loss
+    assert len(losses) == 12 and min(losses) < losses[-1]  # the last model is another
+    assert history.stopped == (way if way in ("callback", "Ctrl-C") else "")
+    assert MSELoss()(predict(model, HELD[0]), HELD[1]).item() == min(losses) == stopping.best
+    assert type(stopping.best) is float and stopping.waited == 11 - losses.index(min(losses))
+
+
+def test_early_stopping_gives_the_best_model_after_half_an_epoch():
+    class Press:
+        def on_batch_end(self, run):
+            if run.epoch == 13 and run.batch == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    model, stopping = network(), EarlyStopping(50)
+    history = train(model, SGD(model.parameters(), 1.5), 20, [stopping, Press()], validation=HELD, shuffle=False)
+    losses = history.validation_loss
+    assert history.stopped == "Ctrl-C" and len(losses) == 12 and len(history.step_loss) == 50
+    assert MSELoss()(predict(model, HELD[0]), HELD[1]).item() == min(losses) < losses[-1]
+
+
+def test_early_stopping_before_the_first_epoch_has_nothing_to_go_back_to():
+    class Spoil:
+        def on_fit_start(self, run):
+            run.criterion.spoil = True
+
+    model = network()
+    before = [p.clone() for p in model.parameters()]
+    options = dict(criterion=Spoilt(), validation=HELD)
+    with pytest.raises(RuntimeError, match="expected a finite loss"):
+        train(model, SGD(model.parameters(), 3.0), 2, [EarlyStopping(), Spoil()], **options)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before))
+
+
+@pytest.mark.parametrize("make", [lambda ps: SGD(ps, 0.5, momentum=0.9), lambda ps: Adam(ps, 0.3)])
+@pytest.mark.parametrize("way", WAYS)
+def test_early_stopping_goes_on_from_the_last_model(way, make, tmp_path):
+    """The file has the best model, and the last one in the callback's memory: from there training goes on."""
+
+    def fresh():
+        model = network()
+        return model, make(model.parameters()), torch.Generator(), [CosineAnnealingLR(99), EarlyStopping(99)]
+
+    whole, first, second = fresh(), fresh(), fresh()
+    losses = leave("epochs", *whole[:2], 20, whole[3]).validation_loss
+    history = leave(way, *first[:2], 12, first[3])
+    assert history.validation_loss == losses[:12] and min(losses[:12]) < losses[11]
+    save(tmp_path / "half.pt", *first[:2], history, *first[2:])
+    load(tmp_path / "half.pt", *second[:2], History(), *second[2:])
+    assert torch.equal(second[0](X), first[0](X))
+    rest = leave("epochs", *second[:2], 8, second[3])
+    assert losses[:12] + rest.validation_loss == losses
+    assert second[3][1].best == min(losses) and second[3][1].waited == whole[3][1].waited
+    assert all(torch.equal(p, q) for p, q in zip(second[0].parameters(), whole[0].parameters(), strict=True))
+
+
+class Saver:
+    """A checkpoint an epoch."""
+
+    def __init__(self, path, callbacks):
+        self.path, self.callbacks = path, callbacks
+
+    def on_epoch_end(self, run):
+        save(self.path, run.model, run.optimizer, callbacks=self.callbacks)
+
+
+def test_a_checkpoint_within_a_resumed_training_has_its_own_last_model(tmp_path):
+    """Saved after a fit, gone on with, saved in an epoch's end, gone on with: as if never interrupted."""
+    path, whole = tmp_path / "model.pt", network()
+    wanted = leave("epochs", whole, SGD(whole.parameters(), 1.5), 18, [EarlyStopping(99)]).validation_loss
+    found = []
+    for turn in range(3):
+        model, stopping = network(), EarlyStopping(99)
+        optimizer = SGD(model.parameters(), 1.5)
+        if turn:
+            load(path, model, optimizer, callbacks=[stopping])
+        saver = Saver(path, [stopping])
+        found += leave("epochs", model, optimizer, 6, [stopping, saver]).validation_loss
+        if not turn:
+            saver.on_epoch_end(types.SimpleNamespace(model=model, optimizer=optimizer))
+    assert found == wanted
+
+
+def used(callback):
+    """The callback, after a training."""
+    model = network(seed=5)
+    train(model, SGD(model.parameters(), 1.0), 6, [callback], validation=HELD)
+    return callback
+
+
+CALLBACKS = {
+    "EarlyStopping": lambda: EarlyStopping(3),
+    "StepLR": lambda: StepLR(2),
+    "CosineAnnealingLR": lambda: CosineAnnealingLR(4),
+    "RestartWhenStuck": lambda: RestartWhenStuck(lambda model, generator: model[0].bias.fill_(0.5), 9.0, -1.0),
+    "ClipGradNorm": lambda: ClipGradNorm(0.1),
+    "Statistics": Statistics,
+}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_callback_begins_anew_in_each_training(name):
+    found = []
+    for make in (lambda: CALLBACKS[name](), lambda: used(CALLBACKS[name]())):
+        callback, model = make(), network()
+        optimizer = SGD(model.parameters(), 0.05)
+        history = train(model, optimizer, 8, [callback], validation=HELD)
+        memory = {k: v for k, v in vars(callback).items() if k not in ("init", "state", "last")}
+        found.append((history, optimizer.lr, memory, [p.tolist() for p in model.parameters()]))
+    assert found[0] == found[1]
+
+
+def test_a_callback_of_ones_own_has_a_memory():
+    class Count(Callback):
+        memory = ("steps",)
+
+        def begin(self, run):
+            self.steps = 0
+
+        def on_batch_end(self, run):
+            self.steps += 1
+
+    count, other, model = Count(), Count(), network()
+    assert count.state_dict() == {"callback": "Count", "steps": None}
+    for _ in range(2):
+        train(model, SGD(model.parameters(), 0.1), 2, [count])
+        assert count.steps == 8
+    other.load_state_dict(count.state_dict())
+    train(model, SGD(model.parameters(), 0.1), 2, [other])
+    assert other.steps == 16
+    with pytest.raises(ValueError, match=r"Count: expected its own state, \['callback', 'steps'\], got .* of StepLR"):
+        other.load_state_dict(StepLR(3).state_dict())
 
 
 class Rates:
@@ -119,15 +299,44 @@ def test_clipping_is_pytorchs(limit, dtype):
     assert all(torch.equal(p.grad, q.grad) for p, q in zip(ours.parameters(), theirs.parameters()))
 
 
+def test_clipping_nothing_and_a_bare_tensor():
+    p = torch.zeros(2)
+    for parameters in (p, [p], []):
+        norm = clip_grad_norm_(parameters, 1.0)
+        assert norm.shape == () and norm.item() == 0 and p.grad is None
+    p.grad = torch.tensor([3.0, 4.0])
+    q = p.clone()
+    q.grad = p.grad.clone()
+    assert clip_grad_norm_(p, 1.0) == torch.nn.utils.clip_grad_norm_(q, 1.0) == 5
+    assert torch.equal(p.grad, q.grad)
+
+
+def test_clipping_in_every_step():
+    class ByHand:
+        norms = []
+
+        def after_backward(self, run):
+            self.norms.append(clip_grad_norm_(run.model.parameters(), 0.05).item())
+
+    models = network(), network()
+    for model, clip in zip(models, (ClipGradNorm(0.05), ByHand())):
+        train(model, SGD(model.parameters(), 0.5), 3, [clip])
+        assert len(clip.norms) == 12 and clip.norms == (ByHand.norms or clip.norms) and max(clip.norms) > 0.05
+    assert all(torch.equal(p, q) for p, q in zip(*(m.parameters() for m in models)))
+
+
 def test_restarts_when_still_and_wrong():
-    def constant(model, value=0.0):
+    generator = torch.Generator().manual_seed(3)
+
+    def constant(model, own):
+        assert own is generator
         for p in model.parameters():
-            p.fill_(value)
+            p.fill_(0.0)
 
     for tolerance, error, restarts in ((1e-9, 0.4, 0), (0.5, 0.9, 0), (0.5, -1.0, 3)):
         model, rule = network(), RestartWhenStuck(constant, tolerance, error)
         optimizer = SGD(model.parameters(), 0.01, momentum=0.9)
-        train(model, optimizer, 4, [rule])
+        train(model, optimizer, 4, [rule], generator)
         assert rule.restarts == restarts
         assert (len(optimizer.velocity) == 0) == (restarts == 3)
         assert any(p.any() for p in model.parameters()) == (restarts < 3)
@@ -137,9 +346,11 @@ def test_restarts_when_still_and_wrong():
     "losses, restarts", [([10.0, 10.05], 1), ([10.0, 10.2], 0), ([0.1, 0.1005], 1), ([0.1, 0.102], 0)]
 )
 def test_still_is_relative(losses, restarts):
-    model, rule = network(), RestartWhenStuck(lambda model: None, tolerance=0.01)
+    model, rule = network(), RestartWhenStuck(lambda model, generator: None, tolerance=0.01)
     optimizer, history = SGD(model.parameters(), 0.1), History(losses, [0.5, 0.5])
-    rule.on_epoch_end(types.SimpleNamespace(model=model, optimizer=optimizer, history=history))
+    run = types.SimpleNamespace(model=model, optimizer=optimizer, history=history, generator=None)
+    rule.on_fit_start(run)
+    rule.on_epoch_end(run)
     assert rule.restarts == restarts
 
 
@@ -166,7 +377,7 @@ def test_summary():
 def parts(make):
     """All that a training consists of, fresh."""
     model = network()
-    callbacks = [CosineAnnealingLR(12), EarlyStopping(50), RestartWhenStuck(lambda model: None)]
+    callbacks = [CosineAnnealingLR(12), EarlyStopping(50), RestartWhenStuck(lambda model, generator: None)]
     return model, make(model.parameters()), torch.Generator().manual_seed(1), callbacks
 
 
@@ -228,6 +439,90 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(tmp_path):
     with pytest.raises(ValueError, match="keys"):
         load(tmp_path / "full.pt", network(), Adam(model.parameters()), callbacks=[StepLR(3)])
     assert mine.lr == 7.0 and all(torch.equal(p, q) for p, q in itertools.zip_longest(small.parameters(), before))
+
+
+def changed(parts):
+    """All that a load could change, as plain values."""
+    model, optimizer, history, generators, callbacks = parts
+    memory = [{k: v for k, v in vars(c).items() if k != "init"} for c in callbacks]
+    tensors = [*model.parameters(), *(g.get_state() for g in generators), torch.get_rng_state()]
+    return str(([t.tolist() for t in tensors], optimizer.state_dict(), history, memory))
+
+
+@pytest.mark.parametrize(
+    "generators, callbacks, rule",
+    [
+        (3, [StepLR, EarlyStopping], "load: expected 1 generators, got 3"),
+        (1, [EarlyStopping, StepLR], "EarlyStopping: expected its own state, .* of StepLR"),
+        (1, [CosineAnnealingLR, EarlyStopping], "CosineAnnealingLR: expected its own state, .* of StepLR"),
+        (1, [StepLR, StepLR], "StepLR: expected its own state, .* of EarlyStopping"),
+        (1, [StepLR], "load: expected 2 callbacks, got 1"),
+        (1, [StepLR, EarlyStopping, StepLR], "load: expected 2 callbacks, got 3"),
+    ],
+    ids=["generators", "order", "another callback", "another behind", "too few", "too many"],
+)
+def test_load_refuses_other_parts_and_changes_nothing(generators, callbacks, rule, tmp_path):
+    model, saved = network(0), [StepLR(3), EarlyStopping(3)]
+    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
+    history = train(model, optimizer, 4, saved, validation=HELD)
+    save(tmp_path / "model.pt", model, optimizer, history, torch.Generator(), saved)
+    mine = network(1)
+    parts = mine, SGD(mine.parameters(), 7.0), History(), [torch.Generator().manual_seed(9) for _ in range(generators)]
+    parts = *parts, [make(3) for make in callbacks]
+    before = changed(parts)
+    with pytest.raises(ValueError, match=rule):
+        load(tmp_path / "model.pt", *parts)
+    assert changed(parts) == before
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "list", "whole module", "text"])
+def test_load_refuses_what_is_no_checkpoint(kind, tmp_path):
+    path, mine = tmp_path / "other.pt", network(1)
+    before = [p.clone() for p in mine.parameters()]
+    if kind == "text":
+        path.write_text("hello")
+    else:
+        there = torch.nn.Linear(2, 2)
+        torch.save({"state_dict": network(0).state_dict(), "list": [1.0], "whole module": there}[kind], path)
+    with pytest.raises(ValueError, match="load: expected a checkpoint"):
+        load(path, mine)
+    assert all(torch.equal(p, q) for p, q in zip(mine.parameters(), before))
+
+
+def test_what_save_takes_load_gives_back(tmp_path):
+    """Numbers of NumPy's and PyTorch's from outside have become plain ones on their way in."""
+    parts = [], []
+    for own in parts:
+        model = network()
+        callbacks = [StepLR(2, 0.5), EarlyStopping(np.int64(50)), ClipGradNorm(np.float32(0.5))]
+        own += [model, SGD(model.parameters(), np.logspace(-2, -1, 2)[0], momentum=torch.tensor(0.5)), callbacks]
+    model, optimizer, callbacks = parts[0]
+    metric = lambda output, target: np.float64((output - target).abs().mean())  # noqa: E731
+    history, loaded = train(model, optimizer, 4, callbacks, metric=metric, validation=HELD), History()
+    save(tmp_path / "model.pt", model, optimizer, history, callbacks=callbacks[:2])
+    load(tmp_path / "model.pt", *parts[1][:2], loaded, callbacks=parts[1][2][:2])
+    assert loaded == history and str(parts[1][1].state_dict()) == str(optimizer.state_dict())
+    assert torch.equal(parts[1][0](X), model(X)) and parts[1][2][1].best == callbacks[1].best
+
+
+def test_save_refuses_what_load_could_not_read(tmp_path):
+    class Own(Callback):
+        memory = ("seen",)
+
+    model, path = network(), tmp_path / "model.pt"
+    save(path, model)
+    old = path.read_bytes()
+    optimizer, history, own = SGD(model.parameters(), 0.1), History([0.5, np.float64(0.4)]), Own()
+    optimizer.lr, own.seen = np.float64(0.1), {"a": [1, (2, np.bool_(True))]}
+    for arguments, where in (
+        (dict(optimizer=optimizer), r"float64 as checkpoint\['optimizer'\]\['lr'\]"),
+        (dict(history=history), r"float64 as checkpoint\['history'\]\['loss'\]\[1\]"),
+        (dict(callbacks=[own]), r"bool as checkpoint\['callbacks'\]\[0\]\['seen'\]\['a'\]\[1\]\[1\]"),
+        (dict(callbacks=[ClipGradNorm(1.0)]), "expected callbacks with state_dict, got ClipGradNorm"),
+    ):
+        with pytest.raises(TypeError, match=f"save: .*{where}"):
+            save(path, model, **arguments)
+    assert path.read_bytes() == old and os.listdir(tmp_path) == ["model.pt"]
 
 
 def test_a_killed_save_leaves_the_old_file(tmp_path, monkeypatch):

@@ -28,39 +28,36 @@ ALLOWED = {
     "types and constants": """
         torch.Generator torch.Tensor torch.bool torch.dtype torch.float64 torch.inf torch.int64""",
     "creation": """
-        .clone torch.arange torch.as_tensor torch.empty torch.empty_like torch.eye torch.linspace
+        .clone .new_ones .new_tensor torch.arange torch.as_tensor torch.empty torch.empty_like torch.eye torch.full
+        torch.linspace
         torch.ones_like torch.tensor torch.zeros torch.zeros_like""",
     "random": """
         .bernoulli_ .normal_ .uniform_ torch.get_rng_state torch.manual_seed torch.rand torch.randn_like
         torch.random.fork_rng torch.randint torch.randperm torch.set_rng_state""",
     "arithmetic": """
         .abs .clamp_max .clamp_min .exp .log .log1p .nan_to_num .sign .sqrt .square
-        .isfinite torch._foreach_add torch._foreach_mul torch._foreach_sqrt torch.addcmul torch.addmm
-        torch.baddbmm torch.expm1 torch.mul torch.where""",
+        .addcmul .isfinite .isnan torch._foreach_sqrt torch.addmm torch.baddbmm torch.expm1 torch.where""",
     "three activations": """
         torch.relu torch.sigmoid torch.tanh""",
     "reductions": """
         .all .amax .any .argmax .max .mean .median .min .nanmean .nonzero .norm .sort .std .sum torch.allclose""",
     "shapes and indices": """
-        .dim .element_size .expand .mT .numel .reshape .select .shape .split .transpose .unsqueeze
+        .dim .element_size .expand .flatten .mT .ndim .numel .reshape .select .shape .split .unsqueeze
         .view torch.cartesian_prod torch.cat
         torch.stack torch.unravel_index""",
     "types and places": """
-        .cpu .data .data_ptr .detach .device .double .dtype .float .is_floating_point .item .long .to .tolist .type""",
+        .as_subclass .cpu .data .detach .device .double .dtype .float .is_floating_point .item .long .to .tolist""",
     "in place": """
-        .add_ .addcmul_ .copy_ .div_ .lerp_ .mul_ .scatter_ .zero_ torch._foreach_add_ torch._foreach_addcdiv_
-        torch._foreach_addcmul_ torch._foreach_copy_ torch._foreach_div_ torch._foreach_lerp_ torch._foreach_mul_""",
+        .add_ .addcdiv_ .addcmul_ .copy_ .div_ .mul_ .scatter_ .zero_ torch._foreach_add_ torch._foreach_addcdiv_
+        torch._foreach_addcmul_ torch._foreach_div_ torch._foreach_lerp_ torch._foreach_mul_""",
     "files": """
         torch.load torch.save""",
     "no gradients": """
-        torch.inference_mode torch.is_grad_enabled torch.no_grad""",
-    "threads": """
-        torch.get_num_threads torch.set_num_threads""",
+        .requires_grad torch.no_grad""",
     "words that Python's own containers share with tensors": """
-        .add .values""",
+        .values""",
     "other modules": """
-        contextlib copy dataclasses functools inspect itertools math os pandas pathlib signal
-        threading torch tqdm.auto types""",
+        contextlib copy dataclasses functools inspect itertools math os pandas pathlib pickle signal torch tqdm.auto""",
 }
 LIST = {name for group in ALLOWED.values() for name in group.split()}
 OWN = {"backward", "grad"}  # Module.backward and Parameter.grad are what the course is about
@@ -69,7 +66,7 @@ PLOTTING = {"IPython", "ipywidgets", "matplotlib", "numpy"}  # in plots.py alone
 # Never to be listed: what PyTorch has ready-made, derivatives of its own, and what hides from this list.
 READY_MADE = {n for n, f in vars(torch.nn.functional).items() if callable(f) and not isinstance(f, type)}
 READY_MADE -= {"relu", "relu_", "sigmoid", "tanh"}
-REFUSED = re.compile(r"nn|optim|autograd|func|ops|jit|compile|_C|requires_grad_?|.*(backward|fused).*|_(?!foreach_).*")
+REFUSED = re.compile(r"nn|optim|autograd|func|ops|jit|compile|_C|requires_grad_|.*(backward|fused).*|_(?!foreach_).*")
 
 
 def dotted(node):
@@ -104,16 +101,20 @@ def names(text):
             if name.startswith("torch."):
                 if node not in inner:
                     yield node.lineno, name
+            elif node.attr == "requires_grad" and isinstance(node.ctx, ast.Store):
+                yield node.lineno, "requires_grad is set"  # it may be read: what comes in is then detached
             elif name.split(".")[0] not in others and name != f"self.{node.attr}" and is_tensors(node.attr):
                 yield node.lineno, f".{node.attr}"
         elif isinstance(node, ast.Name) and node.id == "torch" and node not in inner:
             yield node.lineno, "torch as a value"
         elif isinstance(node, ast.Name) and node.id in ("eval", "exec", "__import__"):
             yield node.lineno, node.id
-        elif isinstance(node, ast.Call) and dotted(node.func) == "getattr":
-            word = getattr(node.args[1], "value", "")
+        elif isinstance(node, ast.Call) and dotted(node.func) in ("getattr", "setattr"):
+            word, what = getattr(node.args[1], "value", ""), " is set" * (node.func.id == "setattr")
             if isinstance(word, str) and is_tensors(word):
-                yield node.lineno, f".{word}"
+                yield node.lineno, f".{word}{what}"
+        elif isinstance(node, ast.keyword) and node.arg == "requires_grad":
+            yield node.value.lineno, "requires_grad is set"
 
 
 def unlisted(text, file="linear.py"):
@@ -129,6 +130,42 @@ def unlisted(text, file="linear.py"):
 def unused(texts, listed=LIST):
     """Names on the list that no file uses."""
     return sorted(listed - {name for text in texts for _, name in names(text)})
+
+
+# What chapter 12 derives: many networks, devices that wait, threads. No chapter before it speaks of them.
+LATER = re.compile(
+    r"replicas?|(un)?stack(s|ed)?|frozen|fresh|vmap|inference|threads?|"
+    r"cuda|gpus?|synchroni[sz]e[ds]?|asynchronous(ly)?|blocking|loop"
+)
+ASKS = 'getattr(model, "loop", Loop)'  # the one line of `fit` that asks a model for its loop
+IDENTIFIERS = ("id", "attr", "arg", "name", "asname", "module")  # where the nodes of a tree have them
+
+
+def before_12(text):
+    """A file of the package, each line that a chapter from 12 on exports left empty."""
+    head, *cells = re.split(r"(?m)^(?=# %% \.\./chapters/)", text)
+    early = [cell for cell in cells if re.match(r"# %% \.\./chapters/(0|10|11)", cell)]
+    return "".join(
+        part if part in early or early and part == head else "\n" * part.count("\n") for part in [head, *cells]
+    )
+
+
+def looks_ahead(text, file="linear.py"):
+    """Identifiers, and words of docstrings, that chapter 12 is the first to explain; `torch.stack` is none."""
+    for node in ast.walk(ast.parse(text)):
+        words = [word for field in IDENTIFIERS if isinstance(word := getattr(node, field, None), str)]
+        if dotted(node) == "torch.stack" or words == ["Loop"]:
+            words = []
+        if isinstance(node, ast.Call) and dotted(node.func) in ("getattr", "hasattr", "setattr"):
+            words = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            words = [word for word in re.findall(r"\w+", node.value.value) if word != "loop"]
+        elif isinstance(node, ast.Name) and node.id == "loop":
+            words = []  # a variable
+        for word in words:
+            pieces = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", word)
+            if any(LATER.fullmatch(piece.lower()) for piece in pieces):
+                yield f"{file}:{node.lineno}: {word} is what chapter 12 derives"
 
 
 def refused(listed):
@@ -191,6 +228,13 @@ def test_package_uses_listed_names_only(file):
     expect_none(unlisted(file.read_text(encoding="utf-8"), file.name))
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_no_chapter_before_12_looks_ahead(file):
+    text = before_12(file.read_text(encoding="utf-8"))
+    assert text.count(ASKS) == (file.name == "train.py")
+    expect_none(list(looks_ahead(text.replace(ASKS, "Loop"), file.name)))
+
+
 def test_list_has_no_more_than_is_used():
     expect_none(unused(file.read_text(encoding="utf-8") for file in FILES))
 
@@ -243,6 +287,9 @@ def test_versions_agree():
         "(x + 1).prelu(w)",
         "x.requires_grad_()",
         "x.requires_grad = True",
+        "x.requires_grad |= True",
+        "torch.zeros(2, requires_grad=True)",
+        "setattr(x, 'requires_grad', True)",
         "getattr(torch, name)(x)",
         "getattr(x, 'softmax')(-1)",
         "math = torch",
@@ -260,7 +307,7 @@ def test_unlisted_complains(planted):
 @pytest.mark.parametrize(
     "name",
     """
-    torch.nn.functional.relu torch.nn torch.optim.SGD torch.func.grad torch.autograd.grad .requires_grad .requires_grad_
+    torch.nn.functional.relu torch.nn torch.optim.SGD torch.func.grad torch.autograd.grad .requires_grad_
     torch.selu torch.celu torch.prelu torch.rrelu_ torch.gelu .softmax .log_softmax torch._softmax torch.dropout
     torch.mse_loss torch.binary_cross_entropy_with_logits torch.ops.aten.tanh_backward torch.native_dropout_backward
     torch._fused_adam_ torch._C
@@ -269,6 +316,43 @@ def test_unlisted_complains(planted):
 def test_refused_complains(name):
     assert refused([name])
     assert not refused(["torch.relu", ".tanh", "torch.sigmoid", "torch.addmm", "torch._foreach_add_", "torch.baddbmm"])
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "def f(replicas):\n    pass",
+        "def unstack(x):\n    pass",
+        "class StackedLinear:\n    pass",
+        "self.frozen = 1",
+        "f(fresh=1)",
+        "with torch.inference_mode():\n    pass",
+        "torch.set_num_threads(1)",
+        "x.to(target, non_blocking=True)",
+        "torch.cuda.synchronize()",
+        "from .replicas import OneRule",
+        "from torch import stack",
+        "[].stack",
+        "hasattr(model, 'replicas')",
+        'class A:\n    """Serves a stack."""',
+        'def f(x):\n    """Shape: (N, in), or (R, N, in) for replicas."""',
+        '"""In inference mode."""',
+        "model.loop(run)",
+        ASKS,
+    ],
+)
+def test_looks_ahead_complains(planted):
+    early, late = (f"# %% ../chapters/{name}.ipynb #id\n{planted}\n" for name in ("11_dropout", "12a_replicas"))
+    assert list(looks_ahead(before_12(early)))
+    assert not list(looks_ahead(before_12(late)))
+
+
+def test_what_looks_ahead_and_what_does_not():
+    fine = "x = torch.stack([x])  # no stack\nloop = Loop(run)\nloop.step(x, t)\n'The threads of a stack.'.lower()"
+    assert not list(looks_ahead(fine))
+    seen = "\n".join(before_12(file.read_text(encoding="utf-8")) for file in FILES)
+    numbers = {number[:2] for number in re.findall(r"# %% \.\./chapters/(\w+)", seen)}
+    assert numbers == {f"{k:02}" for k in range(12)}
 
 
 def test_guards_of_files_complain():

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +15,7 @@ from minidl import (
     SELU,
     BCELoss,
     BCEWithLogitsLoss,
+    Chain,
     CrossEntropyLoss,
     Dropout,
     L1Loss,
@@ -21,6 +23,7 @@ from minidl import (
     Linear,
     Module,
     MSELoss,
+    Part,
     ReLU,
     Sequential,
     Sigmoid,
@@ -28,6 +31,7 @@ from minidl import (
     gradcheck,
     one_hot,
 )
+from minidl.losses import Loss
 
 F64 = torch.float64
 
@@ -57,6 +61,8 @@ MODULES = {
 }
 LOSSES = {loss.__name__: loss for loss in (MSELoss, L1Loss, BCELoss, BCEWithLogitsLoss)}
 LEADS = [(), (1,), (7,), (2, 4), (2, 1, 3), (0,)]
+
+ORDER = "expected a forward before each backward, got none"
 
 modules = pytest.mark.parametrize("name", MODULES)
 losses = pytest.mark.parametrize("name", LOSSES)
@@ -130,9 +136,11 @@ def test_bit_for_bit_in_float32(name):
 def test_backward_adds_and_zero_grad_forgets(name):
     module, _ = pair(name)
     assert all(p.grad is None for p in module.parameters())
-    dy = torch.randn_like(module(torch.randn(4, 3, dtype=F64)))
+    x = torch.randn(4, 3, dtype=F64)
+    dy = torch.randn_like(module(x))
     module.backward(dy)
     once = [p.grad.clone() for p in module.parameters()]
+    module(x)
     module.backward(dy)
     for p, g in zip(module.parameters(), once, strict=True):
         torch.testing.assert_close(p.grad, 2 * g)
@@ -152,8 +160,12 @@ def test_changes_neither_input_nor_gradient_and_records_nothing(name):
     assert torch.equal(x, before) and torch.equal(dy, upstream)
     assert dx.shape == x.shape and dx.dtype == x.dtype
     assert not y.requires_grad and not dx.requires_grad and x.grad is None
-    assert not any(p.requires_grad or p.grad.requires_grad for p in module.parameters())
+    grads = [p.grad.clone() for p in module.parameters()]
+    assert not any(t.requires_grad for t in [*module.parameters(), *grads])
+    module(x)
+    module.zero_grad()
     assert module.backward(dy, input_grad=False) is None
+    assert all(torch.equal(p.grad, g) for p, g in zip(module.parameters(), grads))
 
 
 @modules
@@ -187,9 +199,7 @@ def test_names_states_and_repr_are_pytorchs(name):
 @modules
 def test_order_and_shape_are_guarded(name):
     module, _ = pair(name)
-    if name == "empty Sequential":
-        pytest.skip("it has nothing to keep")
-    with pytest.raises(RuntimeError, match="expected forward before backward"):
+    with pytest.raises(RuntimeError, match=ORDER):
         module.backward(torch.ones(4, 2, dtype=F64))
     y = module(torch.randn(4, 3, dtype=F64))
     with pytest.raises(ValueError, match=r"expected dy of shape \(4, \d\), got \(\d,\)"):
@@ -198,9 +208,13 @@ def test_order_and_shape_are_guarded(name):
         module.backward(torch.ones_like(y).float())
     with pytest.raises(TypeError, match="expected a tensor of floating numbers, got torch.int64"):
         module(torch.ones(4, 3, dtype=torch.int64))
-    with pytest.raises(TypeError, match="got list"):
-        module([1.0])
+    for wrong, kind in (([1.0], "list"), (np.ones((4, 3)), "ndarray"), (np.float64(1), "float64")):
+        with pytest.raises(TypeError, match=f"expected a tensor of floating numbers, got {kind}"):
+            module(wrong)
     assert all(p.grad is None for p in module.parameters())
+    module.backward(torch.ones_like(y))  # what was refused has used nothing up
+    with pytest.raises(RuntimeError, match=ORDER):
+        module.backward(torch.ones_like(y))
 
 
 @modules
@@ -272,14 +286,67 @@ def judged_loss(criterion, twin, output, target):
 @losses
 def test_losses_refuse(name):
     criterion = LOSSES[name]()
-    with pytest.raises(RuntimeError, match=f"{name}: expected forward before backward"):
+    for _ in range(2):  # before the first forward, and after its backward
+        with pytest.raises(RuntimeError, match=f"{name}: {ORDER}"):
+            criterion.backward()
+        criterion(torch.ones(4), torch.ones(4))
         criterion.backward()
     with pytest.raises(ValueError, match=r"expected a target of shape \(4, 1\), got \(4,\)"):
         criterion(torch.ones(4, 1), torch.ones(4))
     with pytest.raises(TypeError, match="expected a target of dtype torch.float32, got torch.float64"):
         criterion(torch.ones(4), torch.ones(4, dtype=F64))
+    for both in ((torch.ones(4).long(), torch.ones(4)), (torch.ones(4), torch.ones(4).long())):
+        with pytest.raises(TypeError, match="expected tensors of floating numbers, got torch.int64"):
+            criterion(*both)
     with pytest.raises(ValueError, match="'mean' or 'sum', got 'none'"):
         LOSSES[name]("none")
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "CrossEntropyLoss"])
+@pytest.mark.parametrize("wrong, kind", [([1.0], "list"), (np.ones(1), "ndarray")])
+def test_losses_name_the_type_of_what_is_no_tensor(name, wrong, kind):
+    criterion, right = getattr(minidl, name)(), torch.ones(1)
+    for both in ((wrong, right), (right, wrong)):
+        with pytest.raises(TypeError, match=f"{name}: expected tensors of floating numbers, got {kind}"):
+            criterion(*both)
+
+
+@pytest.mark.parametrize(
+    "output, error", [([1.0], TypeError), (np.ones(1), TypeError), (torch.tensor(1.0), ValueError)]
+)
+def test_cross_entropy_of_classes_names_what_is_no_row(output, error):
+    with pytest.raises(error, match="CrossEntropyLoss: expected"):
+        CrossEntropyLoss()(output, torch.tensor(0))
+
+
+@pytest.mark.parametrize("target", [-1.0, 2.0])
+def test_binary_cross_entropy_refuses_targets_that_are_no_share(target):
+    output = torch.full((3,), 0.5)
+    with pytest.raises(ValueError, match=r"BCELoss: expected targets in \[0, 1\], got .* to "):
+        BCELoss()(output, torch.tensor([0.0, target, 1.0]))
+
+
+def test_a_loss_of_ones_own():
+    """A student's loss writes its terms and their slopes; order, shapes and the reduction are there."""
+
+    class Quartic(Loss):
+        def losses(self, output, target):
+            self.kept = output, target
+            return (output - target) ** 4
+
+        def gradient(self, output, target):
+            return 4 * (output - target) ** 3 / self.count
+
+    output, target = torch.randn(2, 4, 3, dtype=F64)
+    for reduction, share in (("mean", 12), ("sum", 1)):
+        criterion = Quartic(reduction)
+        gradcheck(criterion, output, target)
+        assert torch.allclose(criterion(output, target), ((output - target) ** 4).sum() / share)
+        criterion.backward()
+        with pytest.raises(RuntimeError, match=f"Quartic: {ORDER}"):
+            criterion.backward()
+    with pytest.raises(ValueError, match=r"Quartic: expected a target of shape \(4, 3\), got \(3,\)"):
+        criterion(output, target[0])
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (1, 2), (3,), (4, 3, 2), (2, 3, 2, 2)], ids=str)
@@ -298,7 +365,22 @@ def test_cross_entropy(shape, smoothing, reduction):
         torch.testing.assert_close(criterion(output, hot), criterion(output, classes))
 
 
+def test_cross_entropy_without_a_chance_for_some_class():
+    """A class that is not the target has no part in the loss, even where its probability is 0."""
+    criterion, target = CrossEntropyLoss(), torch.tensor([0])
+    for output, wanted, gradient in (
+        (torch.tensor([[0.0, -torch.inf, 1.0]]), 1.3133, [[-0.7311, 0.0, 0.7311]]),
+        (torch.tensor([[4e4, -4e4]]).half(), 0.0, [[0.0, 0.0]]),
+    ):
+        for t in (target, one_hot(target, output.shape[1]).to(output.dtype)):
+            assert criterion(output, t).item() == pytest.approx(wanted, abs=1e-4)
+            assert torch.allclose(criterion.backward().float(), torch.tensor(gradient), atol=1e-4)
+    assert criterion(torch.tensor([[-torch.inf, 0.0]]), target) == torch.inf
+
+
 def test_cross_entropy_refuses():
+    with pytest.raises(RuntimeError, match=f"CrossEntropyLoss: {ORDER}"):
+        CrossEntropyLoss().backward()
     criterion, output = CrossEntropyLoss(), torch.randn(4, 3)
     for target, rule in (
         (torch.tensor([0, 1, 2, 3]), r"expected classes in \[0, 3\), got 0 to 3"),
@@ -450,35 +532,156 @@ def test_modes_go_down_the_tree():
 
 
 class Shift(Module):
-    """A student's module: plain methods, no super().__init__()."""
+    """A student's module: two plain methods, no super().__init__()."""
 
     parameter_names = ("by",)
 
     def __init__(self):
         self.by = torch.zeros(3)
         self.inner = Tanh()
-        self.kept = torch.ones(3)
 
     def forward(self, x):
         return self.inner(x + self.by)
 
     def backward(self, dy):
         dx = self.inner.backward(dy)
-        self.accumulate(by=dx.sum(0))
+        self.accumulate("by", dx.sum(0))
         return dx
 
 
-def test_own_modules_are_guarded_too():
-    module = Shift().to(F64)
-    gradcheck(module, torch.randn(4, 3, dtype=F64))
+class Gate(Module):
+    """y = x sigmoid(linear(x)); its backward reads what a child kept."""
+
+    def __init__(self, features):
+        self.linear, self.sigmoid = Linear(features, features), Sigmoid()
+
+    def forward(self, x):
+        self.kept = x
+        return x * self.sigmoid(self.linear(x))
+
+    def backward(self, dy):
+        y = self.sigmoid.kept
+        return dy * y + self.linear.backward(self.sigmoid.backward(dy * self.kept))
+
+
+class First(Linear):
+    """The first output of a linear layer, as a column: both methods call their parent's."""
+
+    asked = 0
+
+    def check_input(self, x):
+        self.asked += 1
+        super().check_input(x)
+
+    def forward(self, x):
+        return super().forward(x)[..., :1]
+
+    def backward(self, dy, input_grad=True):
+        rest = dy.new_zeros(*dy.shape[:-1], self.out_features - 1)
+        return super().backward(torch.cat([dy, rest], -1), input_grad)
+
+
+class Twice(First):
+    """Two calls of super() deep, and without `input_grad`."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+    def backward(self, dy):
+        return super().backward(2 * dy)
+
+
+OWN = {"Shift": Shift, "Gate": lambda: Gate(3), "First": lambda: First(3, 2), "Twice": lambda: Twice(3, 2)}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_modules_have_every_check(name):
+    module, x = OWN[name]().to(F64), torch.randn(4, 3, dtype=F64)
+    gradcheck(module, x)
+    gradcheck(Sequential(module, Tanh()), x)
+    module = OWN[name]().to(F64)
+    with pytest.raises(RuntimeError, match=f"{ORDER}"):
+        module.backward(torch.ones(4, 3, dtype=F64))
+    with pytest.raises(TypeError, match="got ndarray"):
+        module(np.ones((4, 3)))
+    with pytest.raises(TypeError, match="got torch.int64"):
+        module(x.long())
+    y = module(x.clone().requires_grad_())
+    assert not y.requires_grad and module.output_shape == y.shape and module.output_dtype == F64
+    with pytest.raises(ValueError, match="expected dy of shape"):
+        module.backward(torch.ones(5, dtype=F64))
+    with pytest.raises(TypeError, match="expected dy of dtype"):
+        module.backward(torch.ones_like(y).float())
+    assert module.backward(torch.ones_like(y), input_grad=False) is None
+    with pytest.raises(RuntimeError, match=f"{ORDER}"):
+        module.backward(torch.ones_like(y))
+
+
+@pytest.mark.parametrize("make", [First, Twice])
+def test_super_is_free_of_checks(make):
+    """The outermost method has checked: the parent's is not asked again, and may give another shape."""
+    module, x = make(3, 2), torch.randn(4, 3)
+    assert module(x).shape == module.output_shape == (4, 1) and module.asked == 1
+    assert module.backward(torch.ones(4, 1)).shape == (4, 3)
+    with pytest.raises(ValueError, match=r"expected an input of shape \(\*, 3\), got \(4, 2\)"):
+        module(x[:, :2])
+
+
+def test_own_modules_are_named_and_copied():
+    module = Shift()
     assert [n for n, _ in module.named_parameters()] == ["by"]
-    assert module.backward(torch.ones(4, 3, dtype=F64), input_grad=False) is None
-    with pytest.raises(RuntimeError, match="Shift: expected forward before backward"):
-        Shift().backward(torch.ones(3))
     with pytest.raises(AttributeError):
         module.weigth
     copied = copy.deepcopy(module)
     assert copied.by is not module.by and torch.equal(copied.by, module.by)
+
+
+def test_a_chain_lets_go_of_what_its_layers_kept():
+    inner = Sequential(Linear(4, 4), ReLU(), Gate(4))
+    chain, x = Sequential(Linear(3, 4), Tanh(), inner, Dropout(0.5)), torch.randn(5, 3)
+    layers = [*chain, *inner]
+    for _ in range(2):
+        dy = torch.ones_like(chain(x))
+        assert all(m.kept is not None for m in layers if m is not inner)
+        chain.backward(dy)
+        assert all(m.kept is None and not m.waiting for m in layers)
+    for part in (chain, *layers):
+        with pytest.raises(RuntimeError, match=ORDER):
+            part.backward(dy)
+
+
+def test_parts_make_a_chain_and_add_up_their_gradients():
+    """Chapter 03a's: no checks, no names; parameters are a list, and a chain may hold a chain."""
+
+    class Scale(Part):
+        parameter_names = ("by",)
+
+        def __init__(self, by):
+            self.by = torch.tensor(by, dtype=F64)
+
+        def forward(self, x):
+            self.kept = x
+            return self.by * x
+
+        def backward(self, dy):
+            self.accumulate("by", (dy * self.kept).sum())
+            return dy * self.by
+
+    a, b, c = Scale(2.0), Scale(3.0), Scale(5.0)
+    chain, x = Chain(a, Chain(b, c)), torch.randn(4, dtype=F64)
+    assert torch.allclose(chain(x), 30 * x) and [p.item() for p in chain.parameters()] == [2, 3, 5]
+    assert [name for name, _ in chain.named_children()] == ["0", "1"]
+    gradcheck(chain, x)
+    for _ in range(2):  # a second backward is a sum
+        chain(x)
+        assert torch.allclose(chain.backward(torch.ones_like(x)), torch.full_like(x, 30))
+    assert torch.allclose(a.by.grad, 2 * 15 * x.sum())
+    chain.zero_grad()
+    assert all(p.grad is None for p in chain.parameters())
+    with pytest.raises(NotImplementedError, match="Part: expected a forward"):
+        Part()(x)
+    with pytest.raises(NotImplementedError, match="Part: expected a backward"):
+        Part().backward(x)
 
 
 def test_a_module_without_its_methods_says_so():

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -94,15 +95,97 @@ def test_bad_hyper_parameters(arguments, rule):
 
 @pytest.mark.parametrize("make", [Adam, AdamW])
 @pytest.mark.parametrize(
-    "arguments",
-    [dict(lr=-1), dict(betas=(1.0, 0.9)), dict(betas=(0.9, -0.1)), dict(eps=-1), dict(weight_decay=-1)],
-    ids=str,
+    "name, value, rule",
+    [
+        ("lr", -1, ">= 0, got -1"),
+        ("betas", (1.0, 0.9), r"in \[0, 1\), got 1.0"),
+        ("betas", (0.9, -0.1), r"in \[0, 1\), got -0.1"),
+        ("eps", -1, ">= 0, got -1"),
+        ("weight_decay", -1, ">= 0, got -1"),
+    ],
 )
-def test_bad_hyper_parameters_of_adam(make, arguments):
-    [(name, value)] = arguments.items()
-    with pytest.raises(ValueError, match=f"{make.__name__}: expected {name} .*, got ") as error:
-        make([torch.ones(1)], **arguments)
-    assert str(value) in str(error.value)
+def test_bad_hyper_parameters_of_adam(make, name, value, rule):
+    with pytest.raises(ValueError, match=f"{make.__name__}: expected {name} {rule}"):
+        make([torch.ones(1)], **{name: value})
+
+
+TWO = torch.tensor([0.1, 0.2])
+
+
+@pytest.mark.parametrize("numbers", [TWO, TWO.numpy(), TWO.tolist()], ids=["tensor", "array", "list"])
+def test_a_single_network_has_single_numbers(numbers):
+    p = torch.ones(2)
+    for name in ("lr", "momentum", "weight_decay"):
+        with pytest.raises(ValueError, match=f"SGD: expected one number as {name}, got "):
+            SGD([p], **{"lr": 1.0, name: numbers})
+    for name, value in (("lr", numbers), ("eps", numbers), ("weight_decay", numbers), ("betas", (0.9, numbers))):
+        for make in (Adam, AdamW):
+            with pytest.raises(ValueError, match=f"{make.__name__}: expected one number as {name}, got "):
+                make([p], **{name: value})
+    with pytest.raises((TypeError, ValueError)):
+        SGD([p], 1.0, momentum=0.9, dampening=numbers)
+
+
+def test_hyper_parameters_become_plain_numbers():
+    """A number of NumPy's or of PyTorch's counts for what it is, and a checkpoint can hold it."""
+    lr, half = np.logspace(-2, -1, 2)[0], torch.tensor(0.5)
+    sgd = SGD([torch.ones(2)], lr, momentum=half, dampening=half, weight_decay=np.float32(0.5))
+    adam = Adam([torch.ones(2)], half, betas=(0.5, half), eps=lr, weight_decay=half)
+    assert sgd.state_dict() == dict(lr=0.01, momentum=0.5, dampening=0.5, weight_decay=0.5, nesterov=False, velocity={})
+    assert adam.state_dict() == dict(lr=0.5, betas=(0.5, 0.5), eps=0.01, weight_decay=0.5, mean={}, square={}, steps={})
+    rules = [getattr(o, name) for o in (sgd, adam) for name in o.rule_names if name != "betas"]
+    assert {type(rule) for rule in [*rules, *adam.betas]} == {float, bool}
+
+
+@pytest.mark.parametrize("make", [SGD, Adam, AdamW])
+def test_a_bare_tensor_is_no_list_of_parameters(make):
+    """Its rows would be taken, and nothing would move."""
+    for one in (torch.ones(2, 3), nn.Parameter(torch.ones(2))):
+        with pytest.raises(TypeError, match=f"{make.__name__}: expected a list of parameters, got a tensor"):
+            make(one, lr=0.1)
+
+
+def test_memory_set_by_hand_counts():
+    for name, value in (("mean", 0.5), ("square", 7.0), ("steps", 90)):
+        moved = []
+        for own in (False, True):
+            p = torch.ones(2)
+            optimizer = Adam([p], 0.1)
+            run(3, optimizer, p)
+            if own:
+                getattr(optimizer, name)[0] = value if name == "steps" else torch.full_like(p, value)
+            run(1, optimizer, p)
+            moved.append(p)
+        assert not torch.equal(*moved), name
+    theirs = torch.ones(2)
+    twin = torch.optim.Adam([theirs], 0.1)
+    run(3, twin, theirs)
+    twin.state[theirs]["exp_avg_sq"] = torch.full_like(theirs, 7.0)
+    run(1, twin, theirs)
+    p = torch.ones(2)
+    optimizer = Adam([p], 0.1)
+    run(3, optimizer, p)
+    optimizer.square[0] = torch.full_like(p, 7.0)
+    run(1, optimizer, p)
+    assert torch.equal(p, theirs)
+    p, velocity = torch.ones(2), torch.full((2,), 5.0)
+    sgd = SGD([p], 0.1, momentum=0.5)
+    run(1, sgd, p)
+    before, sgd.velocity[0] = p.clone(), velocity.clone()
+    run(1, sgd, p)
+    assert torch.allclose(p, before - 0.1 * (0.5 * velocity + 3 * before))
+
+
+@pytest.mark.parametrize("make", [lambda ps: SGD(ps, 0.1, momentum=0.9), Adam, AdamW])
+def test_forget_is_a_fresh_start(make):
+    p = torch.ones(2)
+    optimizer = make([p])
+    run(3, optimizer, p)
+    optimizer.forget()
+    fresh = p.clone()
+    run(2, optimizer, p)
+    run(2, make([fresh]), fresh)
+    assert torch.equal(p, fresh)
 
 
 def test_bad_parameters():
@@ -180,12 +263,16 @@ def test_an_optimizer_of_ones_own():
             super().__init__(params)
             self.lr = lr
 
-        def update(self, at, params, grads):
-            for p, g in zip(params, grads):
-                p.add_(g.sign(), alpha=-self.lr)
+        def update(self, at):
+            for i in at:
+                p = self.params[i]
+                self.add_(p, p.grad.sign(), -self.lr)
 
-    p = torch.ones(2)
+    still, p = torch.ones(2), torch.ones(2)
     p.grad = torch.tensor([3.0, -2.0])
-    optimizer = Signs([p], 0.5)
+    optimizer = Signs([still, p], 0.5)
     optimizer.step()
     assert p.tolist() == [0.5, 1.5] and optimizer.state_dict() == {"lr": 0.5}
+    assert still.tolist() == [1, 1]
+    with pytest.raises(ValueError, match="Signs: expected lr in"):
+        optimizer.number("lr", 2.0, below=1)

@@ -6,11 +6,12 @@ import random
 import signal
 import statistics
 
+import numpy
 import pandas
 import pytest
 import torch
 
-import minidl.replicas as replicas
+import minidl.sweeps as sweeps
 from minidl import (
     SGD,
     Adam,
@@ -22,6 +23,7 @@ from minidl import (
     MSELoss,
     ReLU,
     Sequential,
+    StepLR,
     Tanh,
     accuracy,
     bootstrap,
@@ -37,6 +39,7 @@ from minidl import (
     standardize,
     sweep,
 )
+from minidl.replicas import replicas
 
 F64 = torch.float64
 BENDS = {"ReLU": ReLU, "Tanh": Tanh}
@@ -75,14 +78,16 @@ def alone(job, seed, **options):
 class Count:
     """Notes the size of each stack, and every epoch of a network."""
 
+    whole = True
+
     def __init__(self, stacks, epochs):
         self.stacks, self.epochs = stacks, epochs
 
     def on_fit_start(self, run):
-        self.stacks.append(run.model.replicas)
+        self.stacks.append(replicas(run.model))
 
     def on_epoch_end(self, run):
-        self.epochs.append(run.model.replicas)
+        self.epochs.append(replicas(run.model))
 
 
 class Counted:
@@ -180,8 +185,83 @@ def test_another_metric_and_early_stopping():
     assert 0 < (errors["ended"] == "callback").sum() < 6
 
 
+def test_a_callback_is_each_networks_own():
+    """One that has ended is left alone: its row is that of its own sweep, whatever else is in the stack."""
+    options = OPTIONS | dict(epochs=40, callbacks=lambda: [EarlyStopping(5), StepLR(10, 0.5)])
+    together = sweep(build, data, grid(lr=[0.05, 30.0, 0.5]), range(2), **options)
+    apart = [sweep(build, data, grid(lr=[lr]), range(2), **options) for lr in (0.05, 30.0, 0.5)]
+    equal(together, pandas.concat(apart, ignore_index=True), 1e-12)
+    for (_, row), (lr, seed) in zip(together.iterrows(), itertools.product([0.05, 30.0, 0.5], range(2)), strict=True):
+        if lr == 30.0:
+            continue  # at such a rate the last bit decides what comes next
+        *expected, ended = alone({"lr": lr, "epochs": 40}, seed, callbacks=[EarlyStopping(5), StepLR(10, 0.5)])
+        assert row[RESULTS[:-1]].tolist() == pytest.approx(expected, rel=0, abs=1e-12) and row["ended"] == ended
+
+
+def test_an_instance_that_all_stacks_share_begins_anew():
+    """`callbacks` may give the same rule again and again."""
+    shared = [EarlyStopping(2), StepLR(3, 0.5)]
+    options = OPTIONS | dict(epochs=15, memory=1)
+    configurations = grid(lr=[0.5, 0.01])
+    given = sweep(build, data, configurations, range(2), **options, callbacks=lambda: shared)
+    fresh = sweep(
+        build, data, configurations, range(2), **options, callbacks=lambda: [EarlyStopping(2), StepLR(3, 0.5)]
+    )
+    equal(given, fresh)
+
+
+def test_every_row_has_its_best_network():
+    """Also one that never stopped: no mixture of best and last ones."""
+    options = OPTIONS | dict(epochs=12, callbacks=lambda: [EarlyStopping(100)])
+    table = sweep(build, data, grid(lr=[1.0, 0.3]), range(2), **options)
+    for (_, row), (lr, seed) in zip(table.iterrows(), itertools.product([1.0, 0.3], range(2)), strict=True):
+        *expected, ended = alone({"lr": lr, "epochs": 12}, seed, callbacks=[EarlyStopping(100)])
+        assert row[RESULTS[:-1]].tolist() == pytest.approx(expected, rel=0, abs=1e-12) and row["ended"] == ended == ""
+
+
+NUMBERS = {
+    "array": (numpy.array([3, 5]), numpy.logspace(-2, -1, 3), numpy.arange(2)),
+    "tensor": (torch.tensor([3, 5]), torch.logspace(-2, -1, 3), torch.arange(2)),
+    "float32": (numpy.array([3, 5], dtype=numpy.int32), numpy.logspace(-2, -1, 3, dtype=numpy.float32), range(2)),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_of_arrays_and_tensors(kind, tmp_path):
+    """They are numbers in the table, for `choose`, and in the file."""
+    widths, rates, seeds = NUMBERS[kind]
+    path, plain = tmp_path / "sweep.csv", grid(width=[3, 5], lr=[float(rate) for rate in rates])
+    expected = sweep(build, data, plain, range(2), **OPTIONS)
+    table = sweep(build, data, grid(width=widths, lr=rates), seeds, path=path, **OPTIONS)
+    equal(table, expected)
+    chosen = choose(table, ["width", "lr"])
+    assert chosen in plain and [type(value) for value in chosen.values()] == [int, float]
+    build(chosen["width"])
+    counted = Counted()
+    equal(counted.sweep(plain, range(2), path=path), expected)  # the rows of the file are the same ones
+    assert counted.asked == []
+
+
+def test_rates_that_print_alike_are_two(tmp_path):
+    """A tensor shows four digits of its numbers."""
+    rates = torch.tensor([0.1, 0.1 + 1e-7], dtype=F64)
+    assert str(rates[0]) == str(rates[1])
+    table = sweep(build, data, grid(lr=rates), [0], path=tmp_path / "sweep.csv", **OPTIONS)
+    assert table["lr"].tolist() == rates.tolist() and table["loss"].nunique() == 2
+    counted = Counted()
+    equal(counted.sweep(grid(lr=rates.tolist()), [0], path=tmp_path / "sweep.csv"), table)
+    assert counted.asked == []
+
+
+def test_yes_and_no_may_be_numpys():
+    table = sweep(build, data, grid(lr=[0.1], momentum=[0.5], nesterov=numpy.array([False, True])), [0], **OPTIONS)
+    assert table["nesterov"].tolist() == [False, True] and table["loss"].nunique() == 2
+
+
 def test_callbacks_see_the_metric_on_the_points_to_choose_by():
     class See:
+        whole = True
+
         def on_epoch_end(self, run):
             seen.append(run.history.validation_metric[-1])
 
@@ -240,9 +320,9 @@ def test_larger_networks_and_batches_need_more_memory():
     assert base > 1
     assert stacks(width=40) > base and stacks(batch_size=4000) > base and stacks(memory=2 * 10**7) < base
     plain, more, sets = Linear(2, 50, bias=False).to(F64), Linear(2, 50).to(F64), data(0)
-    extra = replicas._bytes(more, sets, 1) - replicas._bytes(plain, sets, 1)
+    extra = sweeps._bytes(more, sets, 1) - sweeps._bytes(plain, sets, 1)
     assert extra >= 8 * 4 * 50  # a parameter, its gradient, and what an optimizer remembers of it
-    assert replicas._bytes(more, [(x.repeat(9, 1), t) for x, t in sets], 1) > replicas._bytes(more, sets, 1)
+    assert sweeps._bytes(more, [(x.repeat(9, 1), t) for x, t in sets], 1) > sweeps._bytes(more, sets, 1)
 
 
 @pytest.mark.parametrize("give_up_at", [1, 2, 4, 6, 8, 9, 14])
@@ -270,6 +350,8 @@ def test_an_interruption_in_the_middle_of_a_stack_costs_that_stack(tmp_path):
     path, configurations = tmp_path / "sweep.csv", grid(width=[3, 6], lr=[0.1, 1])
 
     class GiveUp:
+        whole = True
+
         def __init__(self, by):
             self.by = by
 
@@ -385,7 +467,7 @@ def test_progress_counts_the_epochs_of_all_networks(monkeypatch, tmp_path):
             self.n += n
             seen.append(self.n)
 
-    monkeypatch.setattr(replicas, "tqdm", Bar)
+    monkeypatch.setattr(sweeps, "tqdm", Bar)
     path = tmp_path / "sweep.csv"
     for configurations, expected in (
         (grid(lr=[0.1, 0.2]), [18, 6, 12, 18]),
@@ -411,7 +493,7 @@ TABLE = pandas.DataFrame(
 
 def test_describe():
     found = describe(TABLE, "lr")
-    assert list(found) == ["lr", "n", "mean", "std", "low", "high", "median", "stuck"]
+    assert list(found) == ["lr", "n", "mean", "std", "low", "high", "median", "stuck", "nan"]
     for row, (lr, values) in zip(found.to_dict("records"), TABLE.groupby("lr")["test_error"]):
         values = values.tolist()
         assert row["lr"] == lr and row["n"] == 4
@@ -420,12 +502,42 @@ def test_describe():
         assert row["median"] == pytest.approx(statistics.median(values))
         assert (row["low"], row["high"]) == bootstrap(values)
     assert found["stuck"].tolist() == [2, 1]  # above 0.15, not at it
+    assert found["nan"].tolist() == [0, 0]
     assert describe(TABLE, "lr", stuck=0.04)["stuck"].tolist() == [3, 3]
     both = describe(TABLE.iloc[::-1], ["width", "lr"], value="validation_error")
     assert both[["width", "lr"]].to_numpy().tolist() == [[25, 0.5], [5, 0.5], [25, 0.1], [5, 0.1]]  # as they come
     assert both["mean"].tolist() == pytest.approx([0.05, 0.18, 0.06, 0.15])
     one = describe(TABLE[TABLE["seed"] == 0], ["lr", "width"])
     assert one["n"].tolist() == [1] * 4 and one["std"].isna().all() and (one["low"] == one["high"]).all()
+
+
+HALF = TABLE.assign(
+    test_error=[math.nan, 0.19, math.nan, math.nan, 0.15, 0.40, 0.05, 0.01],
+    validation_error=[0.001, math.nan, math.nan, math.nan, 0.34, 0.02, 0.04, 0.06],
+)
+
+
+def test_runs_without_a_value_are_counted_apart():
+    """They are in no mean, and n is how many are."""
+    found = describe(HALF, ["lr", "width"]).to_dict("records")
+    assert [(row["n"], row["nan"]) for row in found] == [(1, 1), (0, 2), (2, 0), (2, 0)]
+    assert found[0]["mean"] == found[0]["median"] == found[0]["low"] == found[0]["high"] == 0.19
+    assert found[0]["stuck"] == 1 and math.isnan(found[0]["std"])
+    assert all(math.isnan(found[1][name]) for name in ("mean", "std", "low", "high", "median"))
+    assert found[1]["stuck"] == 0
+    full = describe(TABLE, ["lr", "width"]).to_dict("records")
+    assert found[2:] == full[2:]
+
+
+def test_a_configuration_with_a_run_without_a_value_is_never_chosen():
+    """Neither one that has none, nor one whose other runs are the best."""
+    assert choose(HALF, ["lr", "width"]) == {"lr": 0.5, "width": 25}
+    assert choose(HALF[HALF["width"] == 5], ["lr"]) == {"lr": 0.5}
+    for by in ("width", ["width"]):
+        with pytest.raises(ValueError, match="choose: expected a configuration with an error for each seed, got none"):
+            choose(HALF, by)
+    with pytest.raises(ValueError, match="choose: expected"):
+        choose(HALF[HALF["lr"] == 0.1], ["lr", "width"])
 
 
 def test_choose():
@@ -467,8 +579,9 @@ def test_bootstrap_is_repeatable_and_alone():
     assert torch.equal(torch.get_rng_state(), state)
     assert bootstrap([2.5]) == (2.5, 2.5)
     assert bootstrap(pandas.Series(values, index=range(5, 25))) == bootstrap(values)
-    with pytest.raises(ValueError, match="bootstrap: expected at least one value, got none"):
-        bootstrap([])
+    for wrong in ([], [1.0, math.nan, 2.0], torch.tensor([math.nan])):
+        with pytest.raises(ValueError, match="bootstrap: expected at least one value and no nan, got"):
+            bootstrap(wrong)
 
 
 def test_seeds_needed():

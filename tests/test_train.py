@@ -1,20 +1,29 @@
 """The loop, against PyTorch's and against interruptions."""
 
+import contextlib
 import math
 import signal
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from minidl import (
     SGD,
+    Adam,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    Dropout,
     History,
     Linear,
+    Module,
     MSELoss,
     ReLU,
+    RestartWhenStuck,
     Sequential,
+    Sigmoid,
     Tanh,
     accuracy,
     batches,
@@ -35,10 +44,10 @@ def network(activation=Tanh, seed=0):
     return Sequential(Linear(2, 25), activation(), Linear(25, 25), activation(), Linear(25, 2))
 
 
-def train(model, epochs=3, lr=0.1, momentum=0, criterion=None, **options):
+def train(model, epochs=3, lr=0.1, momentum=0, criterion=None, data=(X, T), **options):
     options = dict(batch_size=50, progress=False, generator=torch.Generator().manual_seed(1)) | options
     optimizer = SGD(model.parameters(), lr, momentum=momentum)
-    return fit(model, criterion or MSELoss(), optimizer, (X, T), epochs=epochs, **options)
+    return fit(model, criterion or MSELoss(), optimizer, data, epochs=epochs, **options)
 
 
 @pytest.mark.parametrize("momentum", [0, 0.9])
@@ -104,6 +113,51 @@ def test_metrics():
         error_rate(output, truth[:, None])
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 1)], ids=str)
+def test_metrics_of_a_yes_or_no(shape):
+    """Outputs (N,) too: a yes above the threshold, which is 0 for logits."""
+    output, target = torch.tensor([0.8, 0.1, 0.9, 0.2]).reshape(shape), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    for t in (target.reshape(shape), target.long()):
+        assert error_rate(output, t) == 0 and accuracy(output, t) == 1
+        assert error_rate(1 - output, t) == 1 and error_rate(output, t, 0.15) == 0.25
+        assert error_rate(output - 0.5, t) == 0.5 and error_rate(output - 0.5, t, 0.0) == 0
+
+
+class Column(Module):
+    """(N, 1) -> (N,)"""
+
+    def forward(self, x):
+        return x[:, 0]
+
+    def backward(self, dy):
+        return dy[:, None]
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["column", "flat"])
+def test_fit_measures_logits_at_zero(flat):
+    torch.manual_seed(0)
+    model = Sequential(Linear(2, 25), Tanh(), Linear(25, 1), *[Column()] * flat)
+    t = LABEL.float() if flat else LABEL[:, None].float()
+    history = train(model, 30, 0.5, criterion=BCEWithLogitsLoss(), data=(X, t), validation=(X, t))
+    logits = predict(model, X).reshape(-1)
+    wrong = [((logits > cut) != (LABEL == 1)).double().mean().item() for cut in (0.0, 0.5)]
+    assert wrong[0] != wrong[1] and history.validation_metric[-1] == wrong[0]
+    more = dict(epochs=1, criterion=BCEWithLogitsLoss(), data=(X, t), lr=0, batch_size=230)
+    assert train(model, **more).metric == [wrong[0]]
+    assert train(model, **more, metric=accuracy).metric == [1 - wrong[0]]
+    assert train(model, **more, metric=lambda output, t: (output > 0.5).sum()).metric == [(logits > 0.5).sum()]
+    rule = RestartWhenStuck(lambda model, generator: None, error=sum(wrong) / 2)  # sees the same number
+    train(model, **more | {"epochs": 3}, callbacks=[rule])
+    assert rule.restarts == 2 * (wrong[0] > wrong[1])
+
+
+def test_a_metric_becomes_a_plain_number():
+    for value in (np.float64(0.5), np.float32(0.5), torch.tensor(0.5)):
+        history = train(network(), 1, metric=lambda output, target: value, validation=(X, T))
+        assert [type(v) for v in history.metric + history.validation_metric] == [float, float]
+        assert history.metric == history.validation_metric == [0.5]
+
+
 class Watch:
     """Writes down what it is asked, and stops after some epochs."""
 
@@ -123,13 +177,16 @@ class Watch:
         self.seen.append(("epoch", run.epoch, len(run.history) == run.epoch))
         return run.epoch == self.epochs
 
+    def on_fit_end(self, run):
+        self.seen.append(("end", run.epoch, run.history.stopped == "callback"))
+
 
 def test_callbacks_are_asked_in_order_and_may_stop():
     watch = Watch(2)
     model = network().eval()
     history = train(model, 9, batch_size=150, callbacks=[watch])
     epoch = [(moment, batch, True) for batch in (1, 2) for moment in ("gradients", "batch")]
-    assert watch.seen == [("start", 0, True), *epoch, ("epoch", 1, True), *epoch, ("epoch", 2, True)]
+    assert watch.seen == [("start", 0, True), *epoch, ("epoch", 1, True), *epoch, ("epoch", 2, True), ("end", 2, True)]
     assert history.stopped == "callback" and len(history) == 2
     assert not model.training and not model[0].training
 
@@ -205,7 +262,9 @@ def test_a_loss_that_is_not_finite_changes_nothing():
         (dict(batch_size=0), "batches: expected a batch size of at least 1, got 0"),
         (dict(validation=(X[:0], T[:0])), "batches: expected at least one row"),
         (dict(validation=(X[:9], T[:8])), "expected as many targets as inputs"),
-        (dict(validation=(X[:9], LABEL[:9].float())), r"expected a target of shape \(1, 2\), got \(1,\)"),
+        (dict(data=(X, T[:, :1])), r"expected a target of shape \(230, 2\), got \(230, 1\)"),
+        (dict(data=(X, T[:229])), "expected as many targets as inputs"),
+        (dict(validation=(X[:9], LABEL[:9].float())), r"expected a target of shape \(9, 2\), got \(9,\)"),
         (dict(validation=(X[:9, :1], T[:9])), r"Linear\(2, 25\): expected an input of shape \(\*, 2\)"),
     ],
     ids=str,
@@ -216,6 +275,28 @@ def test_refuses_before_anything_changes(options, rule):
     with pytest.raises(ValueError, match=rule):
         train(model, **options)
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(model.parameters(), before))
+
+
+@pytest.mark.parametrize("wrong", [2, -1])
+@pytest.mark.parametrize("where", ["data", "validation"])
+def test_a_wrong_label_in_any_row_is_refused_before_anything_changes(where, wrong):
+    label = LABEL[:100].clone()
+    label[77] = wrong
+    model, leave, generator = network(), Leave("epochs"), torch.Generator().manual_seed(1)
+    before, drawn, state = [p.clone() for p in model.parameters()], generator.get_state(), torch.get_rng_state()
+    options = {"data": (X, LABEL), "callbacks": [leave], "generator": generator} | {where: (X[:100], label)}
+    low, high = (0, 2) if wrong == 2 else (-1, 1)
+    with pytest.raises(ValueError, match=rf"CrossEntropyLoss: expected classes in \[0, 2\), got {low} to {high}"):
+        train(model, criterion=CrossEntropyLoss(), **options)
+    assert all(torch.equal(p, q) and p.grad is None for p, q in zip(model.parameters(), before))
+    assert torch.equal(generator.get_state(), drawn) and torch.equal(torch.get_rng_state(), state)
+    assert leave.ends == []
+
+
+@pytest.mark.parametrize("who, data", [("Sequential", (X.numpy(), T)), ("MSELoss", (X, T.numpy()))], ids=["x", "t"])
+def test_a_numpy_array_is_named(who, data):
+    with pytest.raises(TypeError, match=f"{who}: expected .*floating numbers, got ndarray"):
+        train(network(), data=data)
 
 
 def test_progress_can_be_seen_and_silenced(capfd):
@@ -249,51 +330,125 @@ def test_training_by_hand_goes_on_after_fit():
 
 
 @pytest.mark.parametrize("activation", [ReLU, Tanh])
-def test_fit_lets_go_of_what_the_modules_kept(activation):
-    model, criterion = network(activation), MSELoss()
-    train(model, criterion=criterion)
-    assert criterion.gap is None and all(getattr(m, n) is None for m in list(model)[1:] for n in m.kept_names)
-    for call in (lambda: model.backward(T[:30]), criterion.backward):  # 30 rows in the last batch
-        with pytest.raises(RuntimeError, match="expected forward before backward"):
+def test_fit_lets_go_of_what_was_kept(activation):
+    """After `backward` at once: callbacks see shapes and gradients, and nothing stays behind."""
+
+    class Look:
+        def __init__(self):
+            self.seen = []
+
+        def look(self, run):
+            kept = [m.kept for _, m in run.model.named_modules()] + [run.criterion.kept]
+            self.seen.append(([m.output_shape for m in run.model], all(k is None for k in kept)))
+
+        after_backward = on_batch_end = look
+
+    model, criterion, look = network(activation), MSELoss(), Look()
+    train(model, criterion=criterion, callbacks=[look])
+    rows = [n for _ in range(3) for n in (50, 50, 50, 50, 30) for _ in range(2)]  # two looks at each step
+    assert look.seen == [([(n, 25)] * 4 + [(n, 2)], True) for n in rows]
+    for call in (lambda: model.backward(T[:30]), criterion.backward):
+        with pytest.raises(RuntimeError, match="expected a forward before each backward, got none"):
             call()
-    gradients = []
-    for _ in range(2):  # with the guards up it stays
-        criterion(model(X), T)
-        model.zero_grad()
-        gradients.append(model.backward(criterion.backward()))
-        gradients.append(model.backward(criterion.backward()))
-    assert all(torch.equal(gradients[0], other) for other in gradients)
 
 
-@pytest.mark.parametrize(("width", "used"), [(25, 1), (200, 3)])
-def test_a_small_training_takes_one_thread_and_gives_the_others_back(width, used):
-    seen, threads = [], torch.get_num_threads()
+def test_predict_lets_go_of_what_was_kept():
+    model = network()
+    model(X)
+    output = predict(model, X)
+    assert all(m.kept is None and not m.waiting for _, m in model.named_modules())
+    with pytest.raises(RuntimeError, match="expected a forward before each backward, got none"):
+        model.backward(torch.ones_like(output))
 
-    class Look:
-        def on_batch_end(self, run):
-            seen.append(torch.get_num_threads())
-            if len(seen) == 7:
+
+class Gate(Module):
+    """y = x sigmoid(linear(x)); its backward reads what a child kept."""
+
+    def __init__(self, features):
+        self.linear, self.sigmoid = Linear(features, features), Sigmoid()
+
+    def forward(self, x):
+        self.kept = x
+        return x * self.sigmoid(self.linear(x))
+
+    def backward(self, dy):
+        y = self.sigmoid.kept
+        return dy * y + self.linear.backward(self.sigmoid.backward(dy * self.kept))
+
+
+RULES = {
+    "SGD": lambda ps: SGD(ps, 0.1),
+    "momentum": lambda ps: SGD(ps, 0.1, momentum=0.9),
+    "Adam": lambda ps: Adam(ps, 0.01),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("part", [Tanh, lambda: Gate(25), lambda: Dropout(0.2)], ids=["Tanh", "own", "Dropout"])
+def test_fit_is_the_loop_by_hand(rule, shuffle, part):
+    losses, models = [], []
+    for by_hand in (False, True):
+        model, generator = network(part), torch.Generator().manual_seed(1)
+        optimizer, criterion = RULES[rule](model.parameters()), MSELoss()
+        torch.manual_seed(2)  # of the dropout
+        if by_hand:
+            found = []
+            for _ in range(4):
+                for x, t in batches(X, T, 50, shuffle, generator):
+                    optimizer.zero_grad()
+                    found.append(criterion(model(x), t).item())
+                    model.backward(criterion.backward())
+                    optimizer.step()
+        else:
+            deal = dict(epochs=4, batch_size=50, shuffle=shuffle, generator=generator)
+            history = fit(model, criterion, optimizer, (X, T), validation=(X[:9], T[:9]), progress=False, **deal)
+            found = history.step_loss
+        losses.append(found)
+        models.append(model)
+    assert losses[0] == losses[1] and len(losses[0]) == 20
+    assert all(torch.equal(p, q) for p, q in zip(*(m.parameters() for m in models), strict=True))
+
+
+WAYS = {"epochs": "", "callback": "callback", "Ctrl-C": "Ctrl-C", "bad loss": "", "Ctrl-C twice": "", "error": ""}
+
+
+class Leave:
+    """Leaves the training in its second epoch, in one of the ways."""
+
+    def __init__(self, way):
+        self.way, self.ends = way, []
+
+    def on_batch_end(self, run):
+        if run.epoch == 2 and run.batch == 3:
+            if self.way == "bad loss":
+                run.model[0].weight[0, 0] = math.nan
+            if self.way == "error":
                 raise KeyError("enough")
+            for _ in range(self.way.count("Ctrl-C") + self.way.count("twice")):
+                signal.raise_signal(signal.SIGINT)
 
-    torch.manual_seed(0)
-    model = Sequential(Linear(2, width), Tanh(), Linear(width, width), Tanh(), Linear(width, 2))
-    torch.set_num_threads(3)
-    try:
-        train(model, 1, callbacks=[Look()])
-        assert torch.get_num_threads() == 3
-        with pytest.raises(KeyError, match="enough"):
-            train(model, 1, callbacks=[Look()])
-        assert torch.get_num_threads() == 3 and seen == [used] * 7
-    finally:
-        torch.set_num_threads(threads)
+    def on_epoch_end(self, run):
+        return self.way == "callback" and run.epoch == 2
+
+    def on_fit_end(self, run):
+        self.ends.append((run.epoch, len(run.history.step_loss), run.history.stopped))
 
 
-@pytest.mark.parametrize("moment", ["after_backward", "on_batch_end"])
-def test_a_callback_at_each_step_finds_what_the_modules_kept(moment):
-    class Look:
-        """Whether each output that a module kept is there."""
+@pytest.mark.parametrize("way", WAYS)
+def test_on_fit_end_is_asked_at_every_way_out(way):
+    errors = {"bad loss": RuntimeError, "Ctrl-C twice": KeyboardInterrupt, "error": KeyError}
+    steps = {"epochs": 15, "callback": 10}.get(way, 8)
+    leave, others, model = Leave(way), [Leave("epochs"), Leave("epochs")], network().eval()
+    with pytest.raises(errors[way]) if way in errors else contextlib.nullcontext():
+        assert train(model, callbacks=[others[0], leave, others[1]]).stopped == WAYS[way]
+    end = (3 if way == "epochs" else 2, steps, WAYS[way])
+    assert leave.ends == others[0].ends == others[1].ends == [end]
+    assert not model.training
 
-    seen = []
-    setattr(Look, moment, lambda self, run: seen.append([m.y.shape for m in run.model if isinstance(m, ReLU)]))
-    train(network(ReLU), 2, callbacks=[Look()])
-    assert len(seen) == 10 and seen[0] == seen[-2] == [(50, 25)] * 2 and seen[-1] == [(30, 25)] * 2
+
+def test_on_fit_end_is_not_asked_where_nothing_began():
+    leave = Leave("epochs")
+    with pytest.raises(ValueError, match="at least one epoch"):
+        train(network(), epochs=0, callbacks=[leave])
+    assert leave.ends == []
