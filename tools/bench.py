@@ -4,11 +4,13 @@ python tools/bench.py           all rounds, a few minutes on two idle cores
 python tools/bench.py --quick   a tenth of the rounds
 
 A *step* is what `fit` does with one batch: no gradients, forward, the loss read, backward, update, a note in the
-history; it is `fit`'s own function, called with what `fit` made. PyTorch's step is the loop's body that its users
-write, the loss read with `.item()`; vmap's leaves the losses unread. A *fit* is the whole call: epochs of ten shuffled
-batches, with minidl's error rate and history, beside the loops of `chapters/judge.py`, which keep the losses alone.
-All sides of a row take the same start and the same batches. A stack's time is divided by R; the loop over R networks
-is timed on the first ten of them, one after another.
+history; it is `step` of `fit`'s own loop, with what `fit` made. *By hand* are the same five lines, written with
+minidl's modules as a reader would, without `fit`. *Bare operations* are such a step on plain tensors, without any
+class: the same operations and no more, so what they need less is the price of the modules. PyTorch's step is the
+loop's body that its users write, the loss read with `.item()`; vmap's leaves the losses unread. A *fit* is the whole
+call: epochs of ten shuffled batches, with minidl's error rate and history, beside the loops of `chapters/judge.py`,
+which keep the losses alone. All sides of a row take the same start and the same batches. A stack's time is divided by
+R; the loop over R networks is timed on the first ten of them, one after another.
 """
 
 import argparse
@@ -38,15 +40,16 @@ from torch import nn
 from tqdm import tqdm
 
 import minidl
-from minidl import fit, one_hot, stack
+from minidl import fit, one_hot, own, stack
 from minidl.plots import BLUE, GREEN, GREY, ORANGE, figure
-from minidl.train import _hooks, _step, _threads
+from minidl.train import Loop
 
 BUILD = pathlib.Path(__file__).resolve().parent.parent / "build"
 ROUNDS, BLOCK = 21, {"step": 0.01, "fit": 0.025}  # a block takes minidl so many seconds
 LOOP = 10  # of R networks, how many the loop trains
 EAGER, VMAP = ("eager", "foreach", "fused"), ("vmap", "vmap foreach", "vmap fused")
-ALL = ("minidl", *EAGER, "compile", *VMAP, "products")
+HAND = ("by hand", "bare operations")  # of minidl's own operations, without `fit`
+ALL = ("minidl", *HAND, *EAGER, "compile", *VMAP, "products")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,7 @@ def cases():
     reports["000 Adam"] = dict(inner="Sigmoid", last="Sigmoid", rule="Adam")
     single, stacked, two = (*EAGER, "compile", "products"), (*EAGER, *VMAP, "products"), EAGER[:2]
     return [
-        *(Case(name, single, **how) for name, how in reports.items()),
+        *(Case(name, HAND + single, **how) for name, how in reports.items()),
         Case("784-1024-1024-10, batch 256", single, **large),
         *(Case(f"003 x {r}", stacked, replicas=r) for r in (1, 3, 10, 30, 100, 300)),
         *(Case(name, EAGER, "fit", **how) for name, how in reports.items()),
@@ -121,7 +124,9 @@ class Side:
 
 
 class Keep:
-    """A callback that keeps what `fit` hands to callbacks."""
+    """A callback that keeps what `fit` hands to callbacks, of a stack as a whole."""
+
+    whole = True
 
     def on_fit_start(self, run):
         """Keep it."""
@@ -142,23 +147,115 @@ def generators(replicas):
 def minidl_side(case):
     """One network or a stack; its first step is taken here, by `fit`, for the sake of what that makes."""
     r, (x, t) = case.replicas, case.data()
+    pair = own if r else lambda x, t: (x, t)
     model = stack(case.network(minidl, i) for i in range(r)) if r else case.network(minidl)
-    criterion, optimizer = minidl.MSELoss(replicas=bool(r)), case.optimizer(minidl, model.parameters())
+    criterion, optimizer = minidl.MSELoss(), case.optimizer(minidl, model.parameters())
     train = functools.partial(fit, model, criterion, optimizer, batch_size=case.batch, progress=False)
     if case.kind == "fit":
         orders = generators(r) or generators(1)[0]
-        return Side(lambda n: train((x, t), epochs=n, generator=orders).step_loss, r or 1)
-    steps, keep, hooks = deal(x, t, case.batch), Keep(), _hooks([])
-    train(next(steps), epochs=1, shuffle=False, callbacks=[keep])
+        return Side(lambda n: train(pair(x, t), epochs=n, generator=orders).step_loss, r or 1)
+    steps, keep = deal(x, t, case.batch), Keep()
+    train(pair(*next(steps)), epochs=1, shuffle=False, callbacks=[keep])
+    keep.run.callbacks = ()
+    loop = getattr(model, "loop", Loop)(keep.run)
+    loop.deal()  # an epoch begins: a stack's loop notes here whose the rows are
+    seen = keep.run.history.step_loss  # that of the loop
 
     def run(n):
-        with torch.no_grad(), torch.inference_mode(), _threads(model, case.batch):
-            for x, t in itertools.islice(steps, n):
-                _step(keep.run, x, t, hooks)
-        losses, keep.run.history.step_loss = keep.run.history.step_loss, []
-        return losses[-n:]
+        for x, t in itertools.islice(steps, n):
+            loop.step(x, t)
+        losses = seen[:]
+        seen.clear()
+        return losses
 
+    seen.clear()
     return Side(run, r or 1, (optimizer,))
+
+
+def hand_side(case):
+    """The loop by hand, of minidl's modules."""
+    model, criterion, steps = case.network(minidl), minidl.MSELoss(), deal(*case.data(), case.batch)
+    optimizer = case.optimizer(minidl, model.parameters())
+
+    def run(n):
+        losses = []
+        for x, t in itertools.islice(steps, n):
+            optimizer.zero_grad()
+            loss = criterion(model(x), t)
+            model.backward(criterion.backward(), input_grad=False)
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return Side(run, 1, (optimizer,))
+
+
+# name: the bend, and dL/dx from y and dL/dy
+BARE = {
+    "ReLU": (torch.relu, lambda y, dy: y.sign().mul_(dy)),
+    "Sigmoid": (torch.sigmoid, lambda y, dy: torch.ones_like(y).sub_(y).mul_(dy).mul_(y)),
+    "Tanh": (torch.tanh, lambda y, dy: torch.ones_like(y).addcmul_(y, y, value=-1).mul_(dy)),
+}
+
+
+def bare_sgd(params, lr):
+    """A function of the gradients that moves the parameters."""
+
+    def move(grads):
+        for p, g in zip(params, grads):
+            p.add_(g, alpha=-lr)
+
+    return move
+
+
+def bare_adam(params, lr, b1=0.9, b2=0.999, eps=1e-8):
+    """The same for Adam."""
+    means, squares = [torch.zeros_like(p) for p in params], [torch.zeros_like(p) for p in params]
+    steps = itertools.count(1)
+
+    def move(grads):
+        k = next(steps)
+        torch._foreach_lerp_(means, grads, 1 - b1)
+        torch._foreach_mul_(squares, b2)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - b2)
+        root = torch._foreach_sqrt(squares)
+        torch._foreach_div_(root, (1 - b2**k) ** 0.5)
+        torch._foreach_add_(root, eps)
+        torch._foreach_addcdiv_(params, means, root, -lr / (1 - b1**k))
+
+    return move
+
+
+def bare_side(case):
+    """The operations of a step on plain tensors: no module, no check, no class."""
+    pairs = [layer for layer in case.network(minidl) if isinstance(layer, minidl.Linear)]
+    layers = [(layer.weight, layer.bias) for layer in pairs]
+    bends = [BARE[case.inner]] * (len(layers) - 1) + [BARE.get(case.last)]
+    rule = case.optimizer(minidl, [p for layer in layers for p in layer])
+    move = {"SGD": bare_sgd, "Adam": bare_adam}[case.rule](rule.params, rule.lr)
+    steps = deal(*case.data(), case.batch)
+
+    def run(n):
+        losses = []
+        for x, t in itertools.islice(steps, n):
+            kept = []
+            for (weight, bias), bend in zip(layers, bends):
+                y = torch.addmm(bias, x, weight.mT)
+                y = bend[0](y) if bend else y
+                kept.append((x, y))
+                x = y
+            gap = x - t
+            losses.append(gap.square().mean().item())
+            dy, grads = gap * (2 / gap.numel()), []
+            for i in range(len(layers) - 1, -1, -1):
+                x, y = kept[i]
+                dy = bends[i][1](y, dy) if bends[i] else dy
+                grads += [dy.sum(0), dy.mT @ x]
+                dy = dy @ layers[i][0] if i else None
+            move(grads[::-1])
+        return losses
+
+    return Side(run)
 
 
 def eager_side(case, wrap=lambda model: model, **fast):
@@ -235,19 +332,19 @@ def products_side(case):
         x = torch.randn_like(dy)
 
     def run(n):
-        with torch.inference_mode():
-            for _ in range(n):
-                for x, weight, _, _ in layers:
-                    x @ weight.mT
-                for x, weight, dy, narrow in layers[::-1]:
-                    x.mT @ dy if narrow else dy.mT @ x
-                    if x is not layers[0][0]:
-                        dy @ weight
+        for _ in range(n):
+            for x, weight, _, _ in layers:
+                x @ weight.mT
+            for x, weight, dy, narrow in layers[::-1]:
+                x.mT @ dy if narrow else dy.mT @ x
+                if x is not layers[0][0]:
+                    dy @ weight
 
     return Side(run, case.replicas or 1)
 
 
-SIDES = {"minidl": minidl_side, "compile": compiled_side, "products": products_side}
+SIDES = {"minidl": minidl_side, "by hand": hand_side, "bare operations": bare_side}
+SIDES |= {"compile": compiled_side, "products": products_side}
 SIDES |= {"eager": eager_side, "vmap": vmap_side}
 for word in ("foreach", "fused"):  # options of torch.optim
     SIDES[word] = functools.partial(eager_side, **{word: True})
@@ -360,7 +457,7 @@ def goals(rows):
 
 def line(name, cells):
     """A line of a table."""
-    return f"{name:36}" + "".join(f"{cell:>13}" for cell in cells)
+    return f"{name:36}" + "".join(f"{cell:>16}" for cell in cells)
 
 
 def cell(row, names):
@@ -373,7 +470,7 @@ def cell(row, names):
 
 def tables(results):
     """All that is printed."""
-    groups = {"minidl": ["minidl"], **{name: [name] for name in (*EAGER, "compile")}, "vmap": VMAP}
+    groups = {name: [name] for name in ("minidl", *HAND, *EAGER, "compile")} | {"vmap": VMAP}
     groups["products"], lines = ["products"], [", ".join(f"{k} {v}" for k, v in results["machine"].items())]
     for threads, peak in results["peak"].items():
         rows = [row for row in results["rows"] if row["threads"] == int(threads)]
