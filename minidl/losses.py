@@ -8,7 +8,7 @@ __all__ = ['Loss', 'MSELoss', 'L1Loss', 'BCELoss', 'BCEWithLogitsLoss', 'CrossEn
 # %% ../chapters/06_losses.ipynb #31b8a6b0
 import torch
 
-from .module import Part
+from .module import Part, check_floating
 
 # %% ../chapters/06_losses.ipynb #04e0ecad
 class Loss(Part):
@@ -55,11 +55,7 @@ class Loss(Part):
     def check(self, output, target):
         """Refuse what does not fit; a subclass adds its rules."""
         for t in (output, target):
-            if not isinstance(t, torch.Tensor) or not t.is_floating_point():
-                got = t.dtype if isinstance(t, torch.Tensor) else (
-                    type(t).__name__)
-                raise TypeError(f"{self._who()}: expected tensors of "
-                                f"floating numbers, got {got}")
+            check_floating(self._who(), t)
         if target.shape != output.shape:
             raise ValueError(f"{self._who()}: expected a target of shape "
                              f"{tuple(output.shape)}, got "

@@ -171,6 +171,7 @@ class Adam(Optimizer):
                  weight_decay=0):
         super().__init__(params)
         self.lr = self.number("lr", lr)
+        self.require("two betas", len(betas) == 2, betas)
         self.betas = tuple(self.number("betas", b, 1) for b in betas)
         self.eps = self.number("eps", eps)
         self.weight_decay = self.number("weight_decay", weight_decay)

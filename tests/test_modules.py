@@ -296,7 +296,7 @@ def test_losses_refuse(name):
     with pytest.raises(TypeError, match="expected a target of dtype torch.float32, got torch.float64"):
         criterion(torch.ones(4), torch.ones(4, dtype=F64))
     for both in ((torch.ones(4).long(), torch.ones(4)), (torch.ones(4), torch.ones(4).long())):
-        with pytest.raises(TypeError, match="expected tensors of floating numbers, got torch.int64"):
+        with pytest.raises(TypeError, match="expected a tensor of floating numbers, got torch.int64"):
             criterion(*both)
     with pytest.raises(ValueError, match="'mean' or 'sum', got 'none'"):
         LOSSES[name]("none")
@@ -307,7 +307,7 @@ def test_losses_refuse(name):
 def test_losses_name_the_type_of_what_is_no_tensor(name, wrong, kind):
     criterion, right = getattr(minidl, name)(), torch.ones(1)
     for both in ((wrong, right), (right, wrong)):
-        with pytest.raises(TypeError, match=f"{name}: expected tensors of floating numbers, got {kind}"):
+        with pytest.raises(TypeError, match=f"{name}: expected a tensor of floating numbers, got {kind}"):
             criterion(*both)
 
 
