@@ -104,14 +104,22 @@ def gradcheck(f, *inputs, seed=0):
 def diagnose(answer, expected, mistakes):
     """Say "right", or which of the `mistakes` the answer looks like.
 
-    `mistakes` maps a description to the answer that the mistake gives.
+    The answer is a number, a tensor, or a function that takes nothing and
+    returns one. `mistakes` maps a description to what the mistake gives.
 
-    Shape: answer and expected any; numbers or tensors.
+    Shape: answer and expected any.
     Source: chapter 02.
     """
-    if answer is None:
-        return "not answered yet"
-    answer = torch.as_tensor(answer, dtype=torch.float64)
+    try:
+        answer = answer() if callable(answer) else answer
+        if answer is None or answer is ...:
+            return "not answered yet"
+        if isinstance(answer, tuple):
+            return "not yet: expected one number or tensor, got a tuple"
+        answer = torch.as_tensor(answer, dtype=torch.float64)
+    except Exception as error:                    # whatever went wrong
+        words = str(error).split("\n")[0]
+        return f"not yet: {type(error).__name__}: {words}"
     expected = torch.as_tensor(expected, dtype=torch.float64)
     if answer.shape != expected.shape:
         return (f"not yet: expected the shape {tuple(expected.shape)}, "
