@@ -185,7 +185,12 @@ def test_mistakes_are_named(number, name):
 @pytest.mark.parametrize("number, name", ROWS)
 def test_nonsense_meets_no_traceback(number, name):
     assert says(number, name) == says(number, name, value="None") == "not answered yet"
+    number_alone = any(
+        isinstance(node, ast.Assign) and blank(node) for node in ast.parse(exercises(number)[name].source).body
+    )
     for value in NONSENSE[1:]:
+        if number_alone and value == "1 / 0":
+            continue  # Python itself answers that
         found = says(number, name, value=value)
         assert found != "right" and "\n" not in found, (value, found)
 
