@@ -57,48 +57,57 @@ def check_close(actual, expected, rtol=1e-6, atol=1e-8, name="tensor"):
             f", got {actual.reshape(-1)[worst].item():.6g} "
             f"({int(bad.sum())} of {bad.numel()} entries differ)")
 
+# %% ../chapters/02_checking.ipynb #d0000002
+def _pairs(f, inputs, seed):
+    """(name, gradient by backward, gradient by nudges), one by one."""
+    def forward():
+        torch.manual_seed(seed)                   # the same draws again
+        return f.forward(*inputs)
+
+    def loss(_):                                  # numeric_grad nudges it
+        return (dy * forward()).sum()
+
+    y = forward()
+    if len(inputs) > 1:                           # f is a loss
+        dy, dx = torch.ones_like(y), f.backward()
+    else:
+        dy = torch.randn_like(y)
+        dx = f.backward(dy)
+    yield "dx", dx, numeric_grad(loss, inputs[0])
+    if hasattr(f, "named_parameters"):            # from chapter 03b on
+        parameters = f.named_parameters()
+    else:
+        parameters = enumerate(f.parameters())
+    for name, p in parameters:
+        yield f"d({name})", p.grad, numeric_grad(loss, p)
+
 # %% ../chapters/02_checking.ipynb #476be10c
 def gradcheck(f, *inputs, seed=0):
     """Compare every gradient of `f` with central differences.
 
-    `f` has `forward`, `backward` and `parameters()`. The derivative is
-    taken for the first input and each parameter, on every entry, with a
-    random upstream gradient. With further inputs `f` is a loss, and its
-    `backward` takes no argument. Gradients at the parameters, and the
-    random generator, are left as they were.
+    `f` has `forward`, `backward` and `parameters()`. Each entry of the
+    first input and of each parameter is nudged, under a random upstream
+    gradient. With further inputs `f` is a loss, and its `backward` takes
+    no argument. Gradients and the generator are left as they were.
 
     Raises: TypeError unless the first input and the parameters are
     float64; AssertionError that names tensor, entry and both values.
     Source: chapter 02, formula 2.3.
     """
-    unnamed = enumerate(f.parameters())
-    parameters = dict(getattr(f, "named_parameters", lambda: unnamed)())
-    x = inputs[0]
-    for p in (x, *parameters.values()):
+    parameters = list(f.parameters())
+    for p in (inputs[0], *parameters):
         if p.dtype != torch.float64:
             raise TypeError(f"gradcheck: expected float64, got {p.dtype}")
-
-    def forward():
-        torch.manual_seed(seed)
-        return f.forward(*inputs)
-
-    def loss(_):
-        return (dy * forward()).sum()
-
-    kept = {name: p.grad for name, p in parameters.items()}
+    kept = [p.grad for p in parameters]
     with torch.random.fork_rng():
-        y = forward()
-        dy = torch.ones_like(y) if inputs[1:] else torch.randn_like(y)
         try:
-            for p in parameters.values():
+            for p in parameters:
                 p.grad = None
-            dx = f.backward() if inputs[1:] else f.backward(dy)
-            check_close(dx, numeric_grad(loss, x), name="dx")
-            for name, p in parameters.items():
-                check_close(p.grad, numeric_grad(loss, p), name=f"d({name})")
+            for name, actual, expected in _pairs(f, inputs, seed):
+                check_close(actual, expected, name=name)
         finally:
-            for name, p in parameters.items():
-                p.grad = kept[name]
+            for p, grad in zip(parameters, kept):
+                p.grad = grad
 
 # %% ../chapters/02_checking.ipynb #99bd5f76
 def diagnose(answer, expected, mistakes):
@@ -120,12 +129,12 @@ def diagnose(answer, expected, mistakes):
     except Exception as error:                    # whatever went wrong
         words = str(error).split("\n")[0]
         return f"not yet: {type(error).__name__}: {words}"
-    expected = torch.as_tensor(expected, dtype=torch.float64)
-    if answer.shape != expected.shape:
-        return (f"not yet: expected the shape {tuple(expected.shape)}, "
-                f"got {tuple(answer.shape)}")
-    for words, value in {"right": expected, **mistakes}.items():
-        value = torch.as_tensor(value, dtype=torch.float64)
+    known = {words: torch.as_tensor(value, dtype=torch.float64)
+             for words, value in {"right": expected, **mistakes}.items()}
+    if answer.shape != known["right"].shape:
+        return (f"not yet: expected the shape "
+                f"{tuple(known['right'].shape)}, got {tuple(answer.shape)}")
+    for words, value in known.items():
         if torch.allclose(answer, value, rtol=1e-4, atol=1e-6):
             return words
     return "not yet, and no mistake that is known here"
