@@ -25,7 +25,7 @@ class ReLU(Module):
     def backward(self, dy):
         return self.kept.sign().mul_(dy)          # the sign of y is 0 or 1
 
-# %% ../chapters/05_activations.ipynb #3ea73842
+# %% ../chapters/05_activations.ipynb #8e534d83
 class Sigmoid(Module):
     """y = 1 / (1 + exp(-x)), between 0 and 1; slope y (1 - y).
 
@@ -96,12 +96,12 @@ class ELU(Module):
         self.kept = x
         left = torch.expm1(x.clamp_max(0)).mul_(self.scale * self.alpha)
         right = x.clamp_min(0)                    # one of the two is 0
-        return left.add_(right, alpha=self.scale)
+        return left.add_(right, alpha=self.scale)     # left + scale right
 
     def backward(self, dy):
-        x, right = self.kept, self.kept.new_tensor(self.scale)
-        factor = torch.where(x > 0, right, self.scale * self.alpha)
-        return factor.mul_(dy).mul_(x.clamp_max(0).exp())
+        x, scale = self.kept, self.kept.new_tensor(self.scale)
+        slope = torch.where(x > 0, scale, self.scale * self.alpha)
+        return slope.mul_(dy).mul_(x.clamp_max(0).exp())
 
     def extra_repr(self):
         return f"alpha={self.alpha}"
@@ -110,7 +110,7 @@ class ELU(Module):
 class SELU(ELU):
     """y = scale x for x > 0, else scale alpha (exp(x) - 1).
 
-    The two constants keep mean 0 and variance 1: formula 5.8.
+    The two constants keep mean 0 and variance 1: formula 5.9.
 
     Shape: any -> the same.
     Source: Klambauer et al., 2017; chapter 05.

@@ -1,6 +1,7 @@
 """One table of modules, and the properties that every one of them has."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -319,11 +320,26 @@ def test_cross_entropy_of_classes_names_what_is_no_row(output, error):
         CrossEntropyLoss()(output, torch.tensor(0))
 
 
-@pytest.mark.parametrize("target", [-1.0, 2.0])
-def test_binary_cross_entropy_refuses_targets_that_are_no_share(target):
-    output = torch.full((3,), 0.5)
-    with pytest.raises(ValueError, match=r"BCELoss: expected targets in \[0, 1\], got .* to "):
-        BCELoss()(output, torch.tensor([0.0, target, 1.0]))
+@pytest.mark.parametrize("loss", [BCELoss, BCEWithLogitsLoss])
+@pytest.mark.parametrize("target", [-1.0, 2.0, math.nan])
+def test_binary_cross_entropy_refuses_targets_that_are_no_share(loss, target):
+    criterion, output = loss(), torch.full((3,), 0.5)
+    with pytest.raises(ValueError, match=rf"^{loss.__name__}: expected targets in \[0, 1\], got .* to "):
+        criterion(output, torch.tensor([0.0, target, 1.0]))
+    with pytest.raises(RuntimeError, match=ORDER):  # nothing was kept
+        criterion.backward()
+
+
+@pytest.mark.parametrize("output", [-0.5, 1.5, math.nan, math.inf])
+def test_binary_cross_entropy_refuses_outputs_that_are_no_share(output):
+    """Of a nan too, as PyTorch does; a logit may be anything."""
+    outputs, target = torch.tensor([0.5, output]), torch.ones(2)
+    with pytest.raises(RuntimeError, match="between 0 and 1"):
+        nn.BCELoss()(outputs, target)
+    with pytest.raises(ValueError, match=r"^BCELoss: expected outputs in \[0, 1\], got .* to "):
+        BCELoss()(outputs, target)
+    theirs = nn.BCEWithLogitsLoss()(outputs, target)
+    torch.testing.assert_close(BCEWithLogitsLoss()(outputs, target), theirs, equal_nan=True)
 
 
 def test_a_loss_of_ones_own():
