@@ -9,6 +9,7 @@ __all__ = ['bootstrap', 'describe', 'choose', 'grid', 'sweep', 'seeds_needed']
 import itertools
 import math
 import os
+import pathlib
 
 import pandas
 import torch
@@ -130,7 +131,7 @@ def _jobs(configurations, settings, seeds):
 # %% ../chapters/12b_sweeps.ipynb #f12file
 def _read(path, names):
     """The rows that a file has, by their keys."""
-    if path is None or not os.path.exists(path):
+    if path is None or not pathlib.Path(path).exists():
         return {}
     found = pandas.read_csv(path, dtype=str, keep_default_na=False)
     wanted = [*names, *_RESULTS]
