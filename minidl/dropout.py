@@ -12,11 +12,9 @@ from .module import Module
 
 # %% ../chapters/11_dropout.ipynb #30abff1a
 class Dropout(Module):
-    """y = x m / (1 - p); m is 0 with probability p, else 1, and y has mean x.
+    """y = x m / (1 - p) in training; m is 0 with probability p, else 1.
 
-    A new mask m at each forward in training mode. In evaluation mode
-    y = x. Backward takes the factor of the last forward.
-
+    A new m at each forward, so that y has mean x; y = x in evaluation.
     Shape: any -> the same.
     Raises: ValueError for p outside [0, 1].
     Source: Srivastava et al., 2014; chapter 11, formulas 11.1 and 11.4.
@@ -27,8 +25,7 @@ class Dropout(Module):
             raise ValueError(f"Dropout: expected p in [0, 1], got {p}")
         self.p = p
 
-    def draw(self, x):
-        """A new m / (1 - p), like x."""
+    def draw(self, x):                            # m / (1 - p)
         if self.p == 1:                           # 0 / 0 otherwise
             return torch.zeros_like(x)
         return torch.empty_like(x).bernoulli_(1 - self.p) / (1 - self.p)
