@@ -48,7 +48,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "$(CURDIR)" > $@
 
 # What a part has found is kept in build/reproduction/: a later call runs what is left or has changed.
-reproduce: $(READY) ## run the last chapter: print its table, write build/reproduction.html; QUICK=1: a tenth of it
+reproduce: $(READY) ## run the last chapter: print its table, write build/reproduction.html; QUICK=1: a preview
 	@$(PY) tools/reproduce.py
 
 test: $(READY) ## run every notebook and test again and compare; minidl/ must be what the chapters export

@@ -50,7 +50,8 @@ def describe(table, by, value="test_error", stuck=0.15):
     rows = []
     for names, group in table.groupby(by, sort=False):
         values = group[value].dropna()
-        low, high = bootstrap(values) if len(values) else (math.nan,) * 2
+        low, high = bootstrap(values) if len(values) > 1 else (
+            math.nan, math.nan)
         rows.append({**dict(zip(by, names)), "n": len(values),
                      "mean": values.mean(), "std": values.std(),
                      "low": low, "high": high, "median": values.median(),

@@ -91,7 +91,7 @@ def test_one_table_of_all_parts(folder, capsys, monkeypatch, quick):
     first, second, *lines = out.splitlines()
     assert re.fullmatch(
         r"minidl \d+\.\d+\.\d+, \d{4}-\d\d-\d\d \d\d:\d\d, commit (unknown|[0-9a-f]{7,}( with changes)?)"
-        + (", QUICK=1: a look, no result" if quick else ""),
+        + (", QUICK=1: a preview, no verdicts" if quick else ""),
         first,
     )
     assert re.fullmatch(
@@ -101,10 +101,57 @@ def test_one_table_of_all_parts(folder, capsys, monkeypatch, quick):
     assert lines == ["", "report  error", f"000     {quick or 'all'}", "a note", "001     0.2", FIGURES]
     html = page(folder)
     assert html.index(first) < html.index(second) < html.index("000 ") < html.index("001 ")
-    assert "stored, not computed" not in html
+    assert "stored, not computed" not in html and ("Preview: QUICK" in html) == bool(quick)
     names = re.findall(r' id="([^"]*)"', html)
     assert len(names) == len(set(names)) and {"18a_first-The-need", "18b_second-The-need"} <= set(names)
     assert {"18a_first-The-need", "18b_second-The-need"} <= set(re.findall(r'href="#([^"]*)"', html))
+
+
+REPORT = """
+from verdict import Paper, Report
+report = Report("{0}", "2 / 3 %", {{"": Paper(2.0, 3.0, 0.5, 0.5, 10)}})
+report.add("as stated", "", {1}, {1}, stated=True, seconds=1.5)
+report
+"""
+
+
+def test_reports_make_the_front(folder, monkeypatch, capsys):
+    """Table 1 above all else, Table 2 with a line a reading, both in the reports' order; the terminal has them too."""
+    monkeypatch.setenv("QUICK", "")
+    shutil.copy(HERE / "verdict.py", folder)
+    far, near = "[0.1, 0.11]", "[0.02, 0.03]"
+    part(folder, "18a_one", REPORT.format("001", far))
+    part(folder, "18b_two", "import matplotlib.pyplot", REPORT.format("000", near))
+    reproduce.reproduce()
+    lines = table(capsys)
+    assert lines[:2] == [
+        "report 000: reproduced; 2 / 3 %",
+        "report 001: not reproduced; 2 / 3 %",
+    ]
+    assert sum(line.startswith(("000  as stated", "001  as stated")) for line in lines) == 2
+    assert max(map(len, lines)) <= 100
+    html = page(folder)
+    places = [html.index(text) for text in ("<h1>", "Table 1.", "Abstract", "Contents", "Table 2.", "What ran", "code")]
+    places += [html.index('id="18a_one"'), html.rindex("References")]
+    assert places == sorted(places)
+    assert html.index("reproduced</td>") < html.index("not reproduced</td>") and "https://" not in style_free(html)
+
+
+def style_free(html):
+    """What a browser might fetch: sources, and links of style sheets."""
+    return " ".join(re.findall(r'(?:src|href)="([^"]*)"', re.sub(r"<a .*?>", "", html)))
+
+
+def test_code_is_folded_and_figures_have_captions(folder, monkeypatch):
+    monkeypatch.setenv("QUICK", "")
+    show = "import io, base64\nfrom IPython.display import Image, display\nfrom matplotlib import pyplot\n"
+    show += "pyplot.plot([1, 2]); b = io.BytesIO(); pyplot.savefig(b); pyplot.close()\n"
+    show += "display(Image(b.getvalue()), metadata={'image/png': {'alt': 'a line'}})"
+    part(folder, "18a_one", show, ROW.format("000", 0.1))
+    reproduce.reproduce()
+    html = page(folder)
+    assert html.count('<details class="code">') == 2 and "<details open" not in html
+    assert re.search(r"<figcaption>Figure 2\. a line</figcaption>", html)
 
 
 def test_parts_without_a_table_are_refused(folder):
@@ -162,15 +209,12 @@ def test_a_claim_that_does_not_hold(folder, capsys, monkeypatch):
         assert page(folder).index(claim) > page(folder).index("002     0.1")
 
 
-def test_a_look_judges_no_claim(folder, capsys):
-    """With QUICK=1 it is listed, and the status is 0."""
+def test_a_preview_judges_no_claim(folder, capsys):
+    """With QUICK=1 its value is shown, and the status is 0."""
     part(folder, "18a_one", HEAD + CLAIM)
     reproduce.reproduce()
-    assert table(capsys)[-3:] == [
-        "Claims that a tenth of the networks cannot show:",
-        "18a_one: a share: 0.25 (at least 0.5)",
-        FIGURES,
-    ]
+    lines = table(capsys)
+    assert "a share: 0.25 (preview, no claim)" in lines and lines[-1] == FIGURES
 
 
 def test_what_has_not_changed_is_taken_up(folder, capsys):

@@ -4,8 +4,8 @@ A part is a notebook of that chapter. What a part has found is kept in build/rep
 under a hash of all that it hangs on, and later calls take it up from there: after an interruption only what is left
 runs. A part that fails leaves the others alone and is not kept; it runs anew the next time.
 
-The exit status is 0 if every part ran and every claim held, 1 if not, 130 after Ctrl-C. With QUICK=1 there are too few
-networks for most margins: claims that do not hold then are listed, and no failure.
+The exit status is 0 if every part ran and every claim held, 1 if not, 130 after Ctrl-C. QUICK=1 is a preview: there
+are too few networks for claims and verdicts, so numbers are shown and nothing is judged.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ import threading
 import time
 
 import nbformat
+import paper
 import torch
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_markdown_cell, new_notebook
@@ -44,6 +45,11 @@ class Part:
     ran: str  # when, and at which commit
     error: str = ""  # empty: it ran to its end
     taken_up: bool = False
+
+    def title(self):
+        """What its first heading says."""
+        found = [re.match(r"# (.+)", cell.source) for cell in self.cells if cell.cell_type == "markdown"]
+        return next((match[1] for match in found if match), self.name)
 
     def rows(self):
         """The lines of its table: what its tagged cells printed; no warnings, they went to the terminal."""
@@ -84,7 +90,7 @@ def head(parts):
     """What ran, where and when, a line each; then the parts that were taken up."""
     quick = os.environ.get("QUICK")
     return [
-        f"minidl {minidl.__version__}, {now()}" + (f", QUICK={quick}: a look, no result" if quick else ""),
+        f"minidl {minidl.__version__}, {now()}" + (f", QUICK={quick}: a preview, no verdicts" if quick else ""),
         f"Python {platform.python_version()}, PyTorch {torch.__version__}, processor "
         f"{torch.backends.cpu.get_cpu_capability()}, threads {threads()} (a part may set its own), "
         f"cores {os.cpu_count()}",
@@ -95,9 +101,7 @@ def head(parts):
 def tail(parts):
     """The claims that did not hold, a line each."""
     lines = [f"{part.name}: {claim}" for part in parts for claim in part.claims]
-    quick = os.environ.get("QUICK")
-    words = "Claims that a tenth of the networks cannot show:" if quick else "Claims that did not hold:"
-    return [words, *lines] if lines else []
+    return ["Claims that did not hold:", *lines] if lines else []
 
 
 def place(path):
@@ -202,7 +206,8 @@ class Loop(asyncio.SelectorEventLoop):
 
 def table(parts):
     """The lines of all parts under one head, and what failed."""
-    lines = []
+    lines = [f"report {data['report']}: {data['verdict']}; {data['claims']}" for data in paper.reports(parts)]
+    lines += [""] * bool(lines)
     for part in parts:
         lines += [row for row in part.rows() if row not in lines[:1]]
         lines += [f"{part.name}: {part.error.splitlines()[0]}"] if part.error else []
@@ -215,18 +220,12 @@ def verbatim(lines):
 
 
 def write_page(parts, target):
-    """Write all parts as one page; an id of its headings and cells begins with the name of its part."""
-    cells = [verbatim(head(parts))]
+    """Write all parts as one page: the front, then a section for each."""
+    cells = []
     for part in parts:
         cells += [new_markdown_cell(f'<a id="{part.name}"></a>'), *part.cells]
         cells += [verbatim([f"{part.name}: {part.error}"])] if part.error else []
-    cells += [verbatim(tail(parts))] if tail(parts) else []
-    chapters.page(new_notebook(cells=cells, metadata=chapters.NOTEBOOK_METADATA), target, "../chapters/")
-    names = "|".join(part.name for part in parts)
-    front, *pieces = re.split(rf'<a id="({names})"></a>', target.read_text(encoding="utf-8"))
-    for name, piece in zip(pieces[::2], pieces[1::2]):
-        front += f'<a id="{name}"></a>' + re.sub(r'( id="| href="#)', rf"\g<1>{name}-", piece)
-    target.write_text(front, encoding="utf-8")
+    paper.write(parts, cells, head(parts), tail(parts), target)
 
 
 def reproduce():
@@ -244,7 +243,7 @@ def reproduce():
     write_page(parts, chapters.BUILD / "reproduction.html")
     print("figures: build/reproduction.html", flush=True)
     failed = sum(bool(part.error) for part in parts)
-    claims = 0 if os.environ.get("QUICK") else sum(len(part.claims) for part in parts)  # a look judges nothing
+    claims = sum(len(part.claims) for part in parts)  # a preview has none
     if failed or claims:
         sys.exit(f"reproduce: parts that failed: {failed}; claims that did not hold: {claims}")
 

@@ -1,0 +1,208 @@
+"""The page that `make reproduce` writes: five reports as one paper, from what the parts of chapter 18 found.
+
+Tables come from the reports that a part shows (`chapters/verdict.py`), figures and sections from its cells.
+"""
+
+import base64
+import html
+import os
+import sys
+
+import bs4
+from nbformat.v4 import new_notebook
+
+import chapters
+
+sys.path.append(str(chapters.CHAPTERS))
+import verdict  # noqa: E402 -- it lies beside the notebooks
+
+TITLE = "Five reports on a circle, reproduced"
+PREVIEW = (
+    "Preview: QUICK was set. Fewer networks were trained, so this page has no verdicts, and claims that need "
+    "all networks are only printed."
+)
+STYLE = """
+body.jp-Notebook { max-width: 60rem; margin: 0 auto; padding: 1rem; font-size: 16px; }
+.front { font-family: var(--jp-content-font-family); }
+h1 { margin: .2rem 0; } .front p { margin: .5rem 0; }
+.front table, .wide { border-collapse: collapse; font-size: 14px; margin: .5rem 0; }
+.front th, .front td { text-align: left; padding: .15rem .6rem; vertical-align: top; border-bottom: 1px solid #ddd; }
+.front td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.front caption { caption-side: top; text-align: left; font-weight: bold; padding: .3rem 0; }
+.scroll { overflow-x: auto; } img { max-width: 100%; height: auto; }
+figure { margin: .5rem 0; } figcaption { font-size: 14px; color: #444; max-width: 45rem; }
+details.code > summary { cursor: pointer; color: #666; font-size: 13px; margin-left: 1rem; }
+.banner { background: #fff3cd; border: 1px solid #cc9a06; padding: .5rem 1rem; }
+.jp-InputPrompt, .jp-OutputPrompt { display: none !important; } pre { overflow-x: auto; }
+@media print { details.code { display: none; }
+  body.jp-Notebook { max-width: none; } tr, figure { break-inside: avoid; } }
+"""
+REFERENCES = [
+    "Reports 000 to 004 on project 2 of EE-559, Deep learning, EPFL: their texts and tables.",
+    "S. Holm, A simple sequentially rejective multiple test procedure, 1979.",
+    'B. L. Welch, The generalization of "Student\'s" problem when several different population variances are '
+    "involved, 1947.",
+    "X. Glorot, Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010.",
+    "K. He, X. Zhang, S. Ren, J. Sun, Delving deep into rectifiers, 2015.",
+    "D. Kingma, J. Ba, Adam: a method for stochastic optimization, 2015.",
+    "A. Paszke et al., PyTorch: an imperative style, high-performance deep learning library, 2019.",
+]
+
+
+def tag(name, content, **attributes):
+    """An element; `content` is HTML already."""
+    words = "".join(f' {key.rstrip("_")}="{html.escape(str(value))}"' for key, value in attributes.items())
+    return f"<{name}{words}>{content}</{name}>"
+
+
+def tabled(caption, head, rows):
+    """A table; the cells are HTML, a number with its class `n`."""
+    lines = [tag("tr", "".join(tag("th", html.escape(word)) for word in head)), *(tag("tr", "".join(r)) for r in rows)]
+    return tag("div", tag("table", tag("caption", html.escape(caption)) + "".join(lines)), class_="scroll")
+
+
+def text(words):
+    """A cell of words."""
+    return tag("td", html.escape(words))
+
+
+def number(words):
+    """A cell of a number."""
+    return tag("td", html.escape(words), class_="n")
+
+
+def reports(parts):
+    """What the parts hand over, in the order of the reports' numbers."""
+    outputs = [output for part in parts for cell in part.cells for output in cell.get("outputs", [])]
+    found = [output["data"][verdict.KIND] for output in outputs if verdict.KIND in output.get("data", {})]
+    return sorted(found, key=lambda data: data["report"])
+
+
+def table_1(found):
+    """A line a report: what it claims, and the verdict."""
+    rows = [[text(d["report"]), text(d["claims"]), text(d["verdict"])] for d in found]
+    return tabled("Table 1. The reports and the verdict of the rule", ["report", "its table", "verdict"], rows)
+
+
+def table_2(found):
+    """A line a reading: both errors of the paper, of minidl and of PyTorch, the distance, the verdict."""
+    rows = []
+    for data in found:
+        for line in data["lines"]:
+            errors = line["errors"]
+
+            def both(form):
+                return number(" / ".join(form(errors[which]) for which in ("train", "test")))
+
+            marks = [line["verdict"], *["stated"] * line["stated"], *["chosen by the test error"] * line["chosen"]]
+            rows.append([
+                text(data["report"]), text(verdict.name(line)), both(lambda e: verdict.paper_cell(e["paper"])),
+                both(lambda e: verdict.cell(*e["minidl"][:2])), number(str(errors["test"]["minidl"][2])),
+                both(lambda e: verdict.cell(*e["PyTorch"][:2]) if e["PyTorch"] else "-"),
+                both(lambda e: verdict.z_cell(e["z"])), text(", ".join(filter(None, marks))),
+            ])  # fmt: skip
+    head = ["report", "reading", "paper, %", "minidl, %", "n", "PyTorch, %", "z", "verdict"]
+    return tabled("Table 2. Every reading: training / test error, mean ± standard deviation of n networks", head, rows)
+
+
+def table_3(found):
+    """The seconds of a reading's stack of n networks."""
+    rows = [
+        [text(data["report"]), text(verdict.name(line)), number(str(line["errors"]["test"]["minidl"][2])),
+         number(f"{line['seconds']:.1f}")]
+        for data in found for line in data["lines"] if line["seconds"]
+    ]  # fmt: skip
+    return tabled("Table 3. What the computer took", ["report", "reading", "n", "seconds, minidl"], rows)
+
+
+def abstract(found):
+    """About 150 words; the counts are those of the tables."""
+    verdicts = [data["verdict"] for data in found]
+    lines = [line for data in found for line in data["lines"]]
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts) if v) or "no verdict"
+    out = sum(line["verdict"] == "excluded" for line in lines)
+    return (
+        "Five student reports built small deep-learning frameworks and tested them on one task: to tell the points "
+        "inside a circle from those outside. Each prints a few error rates, often of a single run, and leaves part of "
+        "its configuration open. We write each report's network, loss, initialisation and optimiser in minidl, a "
+        "framework whose every formula is derived by hand, and train it as often as the statistics need, under each "
+        "reading that the text allows. One rule, stated before any number, decides: a reading is excluded when its "
+        "mean training or test error differs from the report's by Welch's test at p below 0.0027, after Holm's "
+        f"correction over all readings of that report. Of {len(found)} reports, the rule finds: {counts}. It excludes "
+        f"{out} of {len(lines)} readings. PyTorch, trained beside from the same seeds, gives the same losses at every "
+        "step where the arithmetic is the same, and the same distribution where it is not."
+    )
+
+
+def front(parts, head, tail):
+    """What stands above the sections."""
+    found = reports(parts)
+    contents = [tag("li", tag("a", html.escape(part.title()), href=f"#{part.name}")) for part in parts]
+    picture = next((image for part in parts for image in chapters.pictures(part)), None)
+    shown = ""
+    if picture:
+        data = base64.b64encode(picture).decode()
+        alt = "Figure 1. A decision region of each network, beside the true circle."
+        shown = tag("figure", f'<img alt="{alt}" src="data:image/png;base64,{data}"/>' + tag("figcaption", alt))
+    return "".join([
+        tag("h1", TITLE), tag("p", "The minidl authors"),
+        tag("p", html.escape(PREVIEW), class_="banner") if os.environ.get("QUICK") else "",
+        table_1(found) if found else "",
+        tag("h2", "Abstract"), tag("p", html.escape(abstract(found))) if found else "",
+        tag("h2", "Contents"), tag("ol", "".join(contents)),
+        tag("h2", "All readings"), table_2(found) + table_3(found) if found else "",
+        shown,
+        tag("h2", "What ran"), tag("pre", html.escape("\n".join(head))),
+        tag("pre", html.escape("\n".join(tail))) if tail else "",
+    ])  # fmt: skip
+
+
+def folded(soup):
+    """Each cell's code behind a click."""
+    for code in soup.select(".jp-CodeCell > .jp-Cell-inputWrapper"):
+        details = soup.new_tag("details", attrs={"class": "code"})
+        summary = soup.new_tag("summary")
+        summary.string = "code"
+        code.wrap(details)
+        details.insert(0, summary)
+
+
+def captioned(soup, first=2):
+    """Each figure's description below it, with a number."""
+    for k, image in enumerate(soup.select(".jp-OutputArea img[alt]"), first):
+        caption = soup.new_tag("figcaption")
+        caption.string = f"Figure {k}. {image['alt']}"
+        figure = image.wrap(soup.new_tag("figure"))
+        figure.append(caption)
+
+
+def anchored(soup, names):
+    """Identifiers, and the links to them, begin with the name of the part that they are in."""
+    part = ""
+    for element in soup.find_all(True):
+        if element.get("id") in names:
+            part = element["id"]
+        elif part:
+            if element.get("id"):
+                element["id"] = f"{part}-{element['id']}"
+            if element.get("href", "").startswith("#"):
+                element["href"] = f"#{part}-{element['href'][1:]}"
+
+
+def write(parts, cells, head, tail, target):
+    """Write the page: the front, then `cells`, among them an anchor for each part, then the references."""
+    chapters.page(new_notebook(cells=cells, metadata=chapters.NOTEBOOK_METADATA), target, "../chapters/")
+    soup = bs4.BeautifulSoup(target.read_text(encoding="utf-8"), "html.parser")
+    anchored(soup, {part.name for part in parts})
+    folded(soup)
+    captioned(soup)
+    soup.title.string = TITLE
+    soup.head.append(soup.new_tag("meta", attrs={"name": "viewport", "content": "width=device-width, initial-scale=1"}))
+    style = soup.new_tag("style")
+    style.string = STYLE
+    soup.head.append(style)
+    cited = tag("h2", "References") + tag("ul", "".join(tag("li", html.escape(line)) for line in REFERENCES))
+    for where, words in ((0, front(parts, head, tail)), (None, cited)):
+        made = bs4.BeautifulSoup(tag("div", words, class_="front"), "html.parser")
+        soup.body.insert(0, made) if where == 0 else soup.body.append(made)
+    target.write_text(str(soup), encoding="utf-8")
