@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STACKED', 'EACH', 'STACKED_CALLBACKS', 'Stacked', 'StackedDropout', 'StackedLinear', 'replicas', 'loop_of_many',
-           'remade', 'stack', 'unstack', 'structure', 'check_alike', 'Each', 'Numbers', 'meet', 'EachNumber',
+           'remade', 'structure', 'check_alike', 'stack', 'unstack', 'Each', 'Numbers', 'meet', 'EachNumber',
            'EachGiven', 'EachRule', 'EachSGD', 'EachAdam', 'EachAdamW', 'each', 'Own', 'own', 'predict_each',
            'measure_each', 'losses_each', 'OneRule', 'Copies', 'StackedClip', 'StackHistory', 'sort_callbacks',
            'check_counts', 'view', 'Views', 'Endings', 'Records', 'Steps', 'StackLoop']
@@ -109,34 +109,6 @@ def remade(model, tensors, kinds, count=None):
     made.loop = loop_of_many if count else Loop
     return made
 
-# %% ../chapters/12a_replicas.ipynb #g12a0003
-def stack(models):
-    """R networks of one structure as one module, parameters (R, ...).
-
-    They are copied. Inputs are (N, in), for all, or (R, N, in).
-    Raises: ValueError for no network, another structure, or a stack;
-    TypeError for a class with tensors that `STACKED` does not have.
-    Source: chapter 12, formula 12.1.
-    """
-    models = list(models)
-    check_alike(models)
-    tensors = [torch.stack([p.detach() for p in same])       # (R, ...)
-               for same in zip(*(m.parameters() for m in models))]
-    return remade(models[0], tensors, STACKED, len(models))
-
-
-def unstack(stacked):
-    """The R networks of a stack; their parameters are views of its own.
-
-    Raises: ValueError for a single network.
-    Source: chapter 12.
-    """
-    if not replicas(stacked):
-        raise ValueError("unstack: expected a stack, got a single network")
-    plain = {kind: single for single, kind in STACKED.items()}
-    return [remade(stacked, [p[r] for p in stacked.parameters()], plain)
-            for r in range(replicas(stacked))]
-
 # %% ../chapters/12a_replicas.ipynb #g12a0004
 def structure(model):
     """What the networks of one stack have in common."""
@@ -166,6 +138,34 @@ def check_alike(models):
             raise TypeError(f"stack: expected classes of "
                             f"{[k.__name__ for k in STACKED]}, or without "
                             f"tensors, got {kind.__name__}")
+
+# %% ../chapters/12a_replicas.ipynb #g12a0003
+def stack(models):
+    """R networks of one structure as one module, parameters (R, ...).
+
+    They are copied. Inputs are (N, in), for all, or (R, N, in).
+    Raises: ValueError for no network, another structure, or a stack;
+    TypeError for a class with tensors that `STACKED` does not have.
+    Source: chapter 12, formula 12.1.
+    """
+    models = list(models)
+    check_alike(models)
+    tensors = [torch.stack([p.detach() for p in same])       # (R, ...)
+               for same in zip(*(m.parameters() for m in models))]
+    return remade(models[0], tensors, STACKED, len(models))
+
+
+def unstack(stacked):
+    """The R networks of a stack; their parameters are views of its own.
+
+    Raises: ValueError for a single network.
+    Source: chapter 12.
+    """
+    if not replicas(stacked):
+        raise ValueError("unstack: expected a stack, got a single network")
+    plain = {kind: single for single, kind in STACKED.items()}
+    return [remade(stacked, [p[r] for p in stacked.parameters()], plain)
+            for r in range(replicas(stacked))]
 
 # %% ../chapters/12a_replicas.ipynb #r12e0001
 class Each(Part):
