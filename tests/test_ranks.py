@@ -4,7 +4,6 @@ Each rank is a process, with gloo on the loopback. A server that has imported Py
 end, and what is left of them is killed. The functions that run on a rank take (rank, size) and begin with `on_`.
 """
 
-import contextlib
 import datetime
 import math
 import multiprocessing
@@ -13,7 +12,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import pytest
@@ -40,9 +38,7 @@ from minidl import (
     init,
     load,
     one_hot,
-    predict,
     save,
-    stack,
     standardize,
 )
 from minidl.ranks import RankLoop, add_ranks, cut
@@ -386,7 +382,7 @@ def on_hang(rank, size):
     class Sleep:
         def on_batch_end(self, run):
             if rank == 1 and run.epoch == 2:
-                time.sleep(20)
+                time.sleep(3)
 
     started = time.monotonic()
     try:
@@ -524,7 +520,7 @@ def test_ranks_that_part_are_made_alike(asked):
 
 
 def test_refusals(asked):
-    found, size = of(asked, on_refused), asked[1]
+    found = of(asked, on_refused)
     for words in found:
         assert len(words) == 3
         assert all(line.startswith("fit: expected the same rows, batch size, epochs") for line in words)
@@ -567,4 +563,57 @@ def test_a_resumed_training_is_the_whole_one_to_the_bit(tmp_path):
 def test_waiting_has_an_end(tmp_path):
     words, seconds = launch(on_hang, 2, tmp_path, timeout=1.0)[0]
     assert words.startswith("fit: expected 2 ranks, got no answer on rank 0 in epoch 2, batch 2")
-    assert seconds < 10
+    assert seconds < 3
+
+
+PROGRAM = """
+import pathlib, sys
+import torch, torch.distributed as dist
+from minidl import SGD, Linear, MSELoss, circle, fit, one_hot, save
+from minidl.ranks import RankLoop
+
+dist.init_process_group()
+rank = dist.get_rank()
+x, label = circle(16)
+model = Linear(2, 2)
+model.loop = RankLoop
+optimizer = SGD(model.parameters(), lr=0.1)
+fit(model, MSELoss(), optimizer, (x, one_hot(label)), epochs=3, batch_size=8, progress=rank == 0)
+
+class Keep:
+    def on_epoch_end(self, run):
+        if rank == 0:
+            save("last.pt", run.model, run.optimizer, run.history)
+
+history = fit(model, MSELoss(), optimizer, (x, one_hot(label)), epochs=10**6, batch_size=8,
+              progress=False, callbacks=[Keep()])
+pathlib.Path(f"{rank}.txt").write_text(f"{len(history.step_loss)} {history.stopped}")
+dist.destroy_process_group()
+"""
+
+
+def test_torchrun_shows_one_bar_and_hands_ctrl_c_on(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "program.py"]
+    with open(tmp_path / "shown", "w") as shown:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stderr=shown, env={**os.environ, "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
+        )
+    try:
+        until = time.monotonic() + 120
+        while not (tmp_path / "last.pt").exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        ends = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
+    finally:
+        process.terminate()  # torchrun then ends its workers
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    assert ends[0] == ends[1] and ends[0].endswith(" Ctrl-C")
+    lines = (tmp_path / "shown").read_bytes().split(b"\n")  # a bar is one line, written again and again
+    assert sum(b"3/3" in line for line in lines) == 1
+    assert [file.name for file in tmp_path.glob("*.pt")] == ["last.pt"]
