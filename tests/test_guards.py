@@ -64,7 +64,7 @@ LIST = {name for group in ALLOWED.values() for name in group.split()}
 RANKS = set(
     """
     torch.distributed.all_gather torch.distributed.all_to_all_single torch.distributed.broadcast
-    torch.distributed.get_rank torch.distributed.get_world_size torch.default_generator .new_zeros""".split()
+    torch.distributed.get_rank torch.distributed.get_world_size torch.default_generator torch.zeros .new_zeros""".split()
 )
 OWN = {"backward", "grad"}  # Module.backward and Parameter.grad are what the course is about
 PLOTTING = {"IPython", "ipywidgets", "matplotlib", "numpy"}  # in plots.py alone
