@@ -168,17 +168,9 @@ class SGD(_SGDNumbers):
         self.velocity[i] = g.clone()
         return self.velocity[i]
 
-# %% ../chapters/09_adam.ipynb #0a7600f1
-class Adam(Optimizer):
-    """p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
-
-    m and v are running means of the gradient and of its square;
-    `weight_decay` adds weight_decay p to the gradient.
-
-    Raises: ValueError for a negative lr, eps or weight_decay, or betas
-    outside [0, 1).
-    Source: Kingma and Ba, 2015; chapter 09, formulas 9.2 and 9.3.
-    """
+# %% ../chapters/09_adam.ipynb #d9000004
+class _AdamParts(Optimizer):
+    """The numbers of Adam, its memory, and the gradients that it takes."""
 
     rule_names = ("lr", "betas", "eps", "weight_decay")
     memory_names = ("mean", "square", "steps")
@@ -192,13 +184,35 @@ class Adam(Optimizer):
         self.eps = self.number("eps", eps)
         self.weight_decay = self.number("weight_decay", weight_decay)
 
-    def update(self, at):
+    def count(self, at):
+        """One step more for each; the memory of new ones begins at 0."""
         for i in at:
             if i not in self.steps:
                 self.steps[i] = 0
                 self.mean[i] = torch.zeros_like(self.params[i])
                 self.square[i] = torch.zeros_like(self.params[i])
             self.steps[i] += 1
+
+    def decay(self, params):
+        """The gradients, with the pull of weight_decay added."""
+        pull = self.weight_decay
+        return [self.add_(p.grad.clone(), p, pull) if pull else p.grad
+                for p in params]
+
+# %% ../chapters/09_adam.ipynb #0a7600f1
+class Adam(_AdamParts):
+    """p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
+
+    m and v are running means of the gradient and of its square;
+    `weight_decay` adds weight_decay p to the gradient.
+
+    Raises: ValueError for a negative lr, eps or weight_decay, or betas
+    outside [0, 1).
+    Source: Kingma and Ba, 2015; chapter 09, formulas 9.2 and 9.4.
+    """
+
+    def update(self, at):
+        self.count(at)
         params, mean, square, steps = (
             [of[i] for i in at] for of in (
                 self.params, self.mean, self.square, self.steps))
@@ -206,8 +220,8 @@ class Adam(Optimizer):
         torch._foreach_lerp_(mean, g, 1 - b1)
         torch._foreach_mul_(square, b2)
         torch._foreach_addcmul_(square, g, g, 1 - b2)
-        root = torch._foreach_sqrt(square)
-        self.move(params, mean, root, [1 - b1**t for t in steps],
+        self.move(params, mean, torch._foreach_sqrt(square),
+                  [1 - b1**t for t in steps],
                   [(1 - b2**t) ** 0.5 for t in steps])
 
     def move(self, params, mean, root, c1, c2):
@@ -216,18 +230,12 @@ class Adam(Optimizer):
         torch._foreach_add_(root, self.eps)
         torch._foreach_addcdiv_(params, mean, root, [-self.lr / c for c in c1])
 
-    def decay(self, params):
-        """The gradients, with the pull of weight_decay added."""
-        if not self.weight_decay:
-            return [p.grad for p in params]
-        return [self.add_(p.grad.clone(), p, self.weight_decay)
-                for p in params]
-
 # %% ../chapters/09_adam.ipynb #a1d8ea81
 class AdamW(Adam):
     """Adam after p = (1 - lr weight_decay) p, with the plain gradient.
 
-    Source: Loshchilov and Hutter, 2019; chapter 09, formula 9.4.
+    Raises: as Adam.
+    Source: Loshchilov and Hutter, 2019; chapter 09, formula 9.5.
     """
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
