@@ -88,7 +88,8 @@ def gradcheck(f, *inputs, seed=0):
     `f` has `forward`, `backward` and `parameters()`. Each entry of the
     first input and of each parameter is nudged, under a random upstream
     gradient. With further inputs `f` is a loss, and its `backward` takes
-    no argument. Gradients and the generator are left as they were.
+    no argument. Gradients and the generator are left as they
+    were; what `forward` keeps is that of the last nudge.
 
     Raises: TypeError unless the first input and the parameters are
     float64; AssertionError that names tensor, entry and both values.

@@ -48,6 +48,7 @@ WRONG = {
         "the directions cancel, the distances do not": "unbent = [0, 10_000]",
         "the near side of a line has s < 0": "unbent = [2.2795, 0]",
         "the score is right; is it 0 anywhere?": "unbent = [-2.2795, int(inside.sum())]",
+        "the score is right: is it 0 at all those points?": "unbent = [-2.2795, 10_000]",
         "one cut alone: the score is a sum of six": "unbent = [-0.37992, 0]",
         "not yet, and no mistake that is known here": "unbent = -2.2795",
     },

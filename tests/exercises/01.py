@@ -35,6 +35,16 @@ WRONG = {
             """,
         "not yet, and no mistake that is known here": """
             def ring(x, inner=0.2):
+                far = (x - 0.5).norm(dim=-1)
+                return ((inner < far) & (far < 1 / math.sqrt(2 * math.pi) + inner**2)).long()
+            """,
+        "a larger hole needs a larger outer radius": """
+            def ring(x, inner=0.2):
+                far = (x - 0.5).norm(dim=-1)
+                return ((inner < far) & (far < 0.4463)).long()
+            """,
+        "not yet: TypeError": """
+            def ring(x):
                 return torch.ones(len(x))
             """,
     },
