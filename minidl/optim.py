@@ -10,40 +10,12 @@ import copy
 
 import torch
 
-# %% ../chapters/08_sgd.ipynb #52d9a2a8
-class Optimizer:
-    """Holds parameters; `step` moves each one that has a gradient.
-
-    A subclass names its numbers in `rule_names`, its memory (a dict from
-    the position of a parameter to a tensor) in `memory_names`, and writes
-    `update(at)`, for the positions of the parameters to move.
-
-    Raises: TypeError unless the parameters are tensors; ValueError for
-    none, or for one that is there twice.
-    Source: chapter 08.
-    """
-
-    rule_names = memory_names = ()
-
-    def __init__(self, params):
-        who = type(self).__name__
-        if isinstance(params, torch.Tensor):
-            raise TypeError(f"{who}: expected a list of parameters, got a "
-                            f"tensor")
-        self.params = list(params)
-        for p in self.params:
-            if not isinstance(p, torch.Tensor):
-                raise TypeError(f"{who}: expected tensors as parameters, "
-                                f"got {type(p).__name__}")
-        different = len(set(map(id, self.params)))
-        self.require("at least one parameter, each once",
-                     0 < different == len(self.params),
-                     f"{len(self.params)}, of which {different} differ")
-        for name in self.memory_names:
-            setattr(self, name, {})
+# %% ../chapters/08_sgd.ipynb #d8000009
+class _Numbers:
+    """What numbers may be, and how one meets a tensor."""
 
     def require(self, rule, ok, value):
-        """Refuse a hyper-parameter, with its value in the message."""
+        """Refuse what is not ok, with its value in the message."""
         if not ok:
             raise ValueError(f"{type(self).__name__}: expected {rule}, "
                              f"got {value}")
@@ -64,6 +36,25 @@ class Optimizer:
         """t = t + number * other, rounded once."""
         return t.add_(other, alpha=number)
 
+# %% ../chapters/08_sgd.ipynb #d8000011
+class _Stepping(_Numbers):
+    """Holds parameters; `step` moves each one that has a gradient."""
+
+    def __init__(self, params):
+        who = type(self).__name__
+        if isinstance(params, torch.Tensor):
+            raise TypeError(f"{who}: expected a list of parameters, got a "
+                            f"tensor")
+        self.params = list(params)
+        for p in self.params:
+            if not isinstance(p, torch.Tensor):
+                raise TypeError(f"{who}: expected tensors as parameters, "
+                                f"got {type(p).__name__}")
+        different = len(set(map(id, self.params)))
+        self.require("at least one parameter, each once",
+                     0 < different == len(self.params),
+                     f"{len(self.params)}, of which {different} differ")
+
     def zero_grad(self):
         """No gradient: the next `backward` sets it."""
         for p in self.params:
@@ -76,6 +67,17 @@ class Optimizer:
             with torch.no_grad():
                 self.update(at)
 
+# %% ../chapters/08_sgd.ipynb #d8000013
+class _Remembering(_Stepping):
+    """An optimiser with a memory that can be forgotten and saved."""
+
+    rule_names = memory_names = ()
+
+    def __init__(self, params):
+        super().__init__(params)
+        for name in self.memory_names:
+            setattr(self, name, {})
+
     def forget(self):
         """Remember nothing, as before the first step."""
         for name in self.memory_names:
@@ -85,6 +87,18 @@ class Optimizer:
         """The hyper-parameters and copies of the memory."""
         return {name: copy.deepcopy(getattr(self, name))
                 for name in (*self.rule_names, *self.memory_names)}
+
+# %% ../chapters/08_sgd.ipynb #23d52d9a
+class Optimizer(_Remembering):
+    """Moves parameters by `update(at)`, which a subclass writes.
+
+    It also names its numbers, `rule_names`, and its memories,
+    `memory_names`: each a dict from the position of a parameter.
+
+    Raises: TypeError unless the parameters are tensors; ValueError for
+    none, or for one that is there twice.
+    Source: chapter 08.
+    """
 
     def load_state_dict(self, state):
         """Take over what `state_dict` gave, all of it or nothing.
@@ -98,23 +112,15 @@ class Optimizer:
                 self.require(f"{name} for {len(self.params)} parameters",
                              i < len(self.params), f"number {i}")
                 want = tuple(self.params[i].shape)
-                got = tuple(getattr(t, "shape", want))       # a count has none
-                self.require(f"{name}[{i}] of shape {want}",
+                got = tuple(getattr(t, "shape", want))  # a count has none,
+                self.require(f"{name}[{i}] of shape {want}",  # or few
                              got in (want, want[:1]), got)
         for name in names:
             setattr(self, name, copy.deepcopy(state[name]))
 
 # %% ../chapters/08_sgd.ipynb #c63ad022
-class SGD(Optimizer):
-    """v = momentum v + (1 - dampening) g, p = p - lr v.
-
-    Here g is the gradient plus weight_decay p, and v starts as g. With
-    `nesterov` the step is lr (g + momentum v).
-
-    Raises: ValueError for a negative hyper-parameter, or for `nesterov`
-    without momentum or with dampening.
-    Source: Polyak, 1964; Sutskever et al., 2013; chapter 08, formula 8.4.
-    """
+class _SGDNumbers(Optimizer):
+    """The numbers of SGD, checked."""
 
     rule_names = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
     memory_names = ("velocity",)
@@ -131,18 +137,28 @@ class SGD(Optimizer):
                      not nesterov or self.momentum and not dampening,
                      f"momentum = {momentum}, dampening = {dampening}")
 
+# %% ../chapters/08_sgd.ipynb #d8000015
+class SGD(_SGDNumbers):
+    """v = momentum v + (1 - dampening) g, p = p - lr v.
+
+    Here g is the gradient plus weight_decay p, and v starts as g. With
+    `nesterov` the step is lr (g + momentum v).
+
+    Raises: ValueError for a negative hyper-parameter, or for `nesterov`
+    without momentum or with dampening.
+    Source: Polyak, 1964; Sutskever et al., 2013; chapter 08, formula 8.8.
+    """
+
     def update(self, at):
-        downhill = -self.lr
         for i in at:
-            p = self.params[i]
-            g = p.grad
+            p, g = self.params[i], self.params[i].grad
             if self.weight_decay:
                 g = self.add_(g.clone(), p, self.weight_decay)
             if self.momentum:
                 v = self.remember(i, g)
-                g = self.add_(g.clone(), v, self.momentum) if (
-                    self.nesterov) else v
-            self.add_(p, g, downhill)
+                ahead = self.nesterov
+                g = self.add_(g.clone(), v, self.momentum) if ahead else v
+            self.add_(p, g, -self.lr)
 
     def remember(self, i, g):
         """The new velocity of parameter i; the first one is g."""
@@ -152,17 +168,9 @@ class SGD(Optimizer):
         self.velocity[i] = g.clone()
         return self.velocity[i]
 
-# %% ../chapters/09_adam.ipynb #0a7600f1
-class Adam(Optimizer):
-    """p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
-
-    m and v are running means of the gradient and of its square;
-    `weight_decay` adds weight_decay p to the gradient.
-
-    Raises: ValueError for a negative lr, eps or weight_decay, or betas
-    outside [0, 1).
-    Source: Kingma and Ba, 2015; chapter 09, formulas 9.2 and 9.3.
-    """
+# %% ../chapters/09_adam.ipynb #d9000004
+class _AdamParts(Optimizer):
+    """The numbers of Adam, its memory, and the gradients that it takes."""
 
     rule_names = ("lr", "betas", "eps", "weight_decay")
     memory_names = ("mean", "square", "steps")
@@ -176,13 +184,35 @@ class Adam(Optimizer):
         self.eps = self.number("eps", eps)
         self.weight_decay = self.number("weight_decay", weight_decay)
 
-    def update(self, at):
+    def count(self, at):
+        """One step more for each; the memory of new ones begins at 0."""
         for i in at:
             if i not in self.steps:
                 self.steps[i] = 0
                 self.mean[i] = torch.zeros_like(self.params[i])
                 self.square[i] = torch.zeros_like(self.params[i])
             self.steps[i] += 1
+
+    def decay(self, params):
+        """The gradients, with the pull of weight_decay added."""
+        pull = self.weight_decay
+        return [self.add_(p.grad.clone(), p, pull) if pull else p.grad
+                for p in params]
+
+# %% ../chapters/09_adam.ipynb #0a7600f1
+class Adam(_AdamParts):
+    """p = p - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
+
+    m and v are running means of the gradient and of its square;
+    `weight_decay` adds weight_decay p to the gradient.
+
+    Raises: ValueError for a negative lr, eps or weight_decay, or betas
+    outside [0, 1).
+    Source: Kingma and Ba, 2015; chapter 09, formulas 9.2 and 9.4.
+    """
+
+    def update(self, at):
+        self.count(at)
         params, mean, square, steps = (
             [of[i] for i in at] for of in (
                 self.params, self.mean, self.square, self.steps))
@@ -190,8 +220,8 @@ class Adam(Optimizer):
         torch._foreach_lerp_(mean, g, 1 - b1)
         torch._foreach_mul_(square, b2)
         torch._foreach_addcmul_(square, g, g, 1 - b2)
-        root = torch._foreach_sqrt(square)
-        self.move(params, mean, root, [1 - b1**t for t in steps],
+        self.move(params, mean, torch._foreach_sqrt(square),
+                  [1 - b1**t for t in steps],
                   [(1 - b2**t) ** 0.5 for t in steps])
 
     def move(self, params, mean, root, c1, c2):
@@ -200,18 +230,12 @@ class Adam(Optimizer):
         torch._foreach_add_(root, self.eps)
         torch._foreach_addcdiv_(params, mean, root, [-self.lr / c for c in c1])
 
-    def decay(self, params):
-        """The gradients, with the pull of weight_decay added."""
-        if not self.weight_decay:
-            return [p.grad for p in params]
-        return [self.add_(p.grad.clone(), p, self.weight_decay)
-                for p in params]
-
 # %% ../chapters/09_adam.ipynb #a1d8ea81
 class AdamW(Adam):
     """Adam after p = (1 - lr weight_decay) p, with the plain gradient.
 
-    Source: Loshchilov and Hutter, 2019; chapter 09, formula 9.4.
+    Raises: as Adam.
+    Source: Loshchilov and Hutter, 2019; chapter 09, formula 9.5.
     """
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8,

@@ -189,7 +189,7 @@ class Each(Part):
                              f"{tuple(target.shape)}")
         plain, self.shape = self.criterion, output.shape
         rows = output.flatten(0, 1), target.flatten(0, 1)    # (R N, ...)
-        plain.check(*rows)
+        plain.check(rows[0].nan_to_num(0.5), rows[1])
         losses = plain.losses(*rows).reshape(len(output), -1)
         mean = plain.reduction == "mean"
         plain.count = losses.shape[1] if mean else 1         # of one network

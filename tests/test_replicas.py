@@ -258,6 +258,18 @@ def test_a_class_without_tensors_is_taken_as_it_is():
     same(stacked, singles)
 
 
+def test_a_network_with_outputs_that_are_nan_does_not_stop_the_others():
+    """Its loss is nan; the others' outputs are still checked."""
+    output, target = torch.full((3, 4, 2), 0.5), torch.ones(4, 2)
+    output[1, 2, 0] = torch.nan
+    losses = Each(BCELoss(), shared=True)(output, target)
+    assert losses.isnan().tolist() == [False, True, False]
+    assert Each(BCELoss(), shared=True)(output[1:2], target).isnan().all()
+    output[2, 0, 0] = 1.5
+    with pytest.raises(ValueError, match="BCELoss: expected outputs in"):
+        Each(BCELoss(), shared=True)(output, target)
+
+
 @pytest.mark.parametrize("loss", [MSELoss, L1Loss, BCELoss, BCEWithLogitsLoss, CrossEntropyLoss])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("shape", [(R, 4), (R, 4, 2), (R, 4, 2, 5), (R, R, 2), (R, R, R), (R, R)], ids=str)
