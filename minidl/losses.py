@@ -86,7 +86,9 @@ class Loss(Terms):
 
     def forward(self, output, target):
         self.check(output, target)
-        return super().forward(output.detach(), target.detach())
+        if output.requires_grad or target.requires_grad:
+            output, target = output.detach(), target.detach()
+        return super().forward(output, target)
 
     def backward(self):
         if self.kept is None:

@@ -5,9 +5,6 @@
 # %% auto #0
 __all__ = ['Holder', 'Part', 'Chain', 'Named', 'Stored', 'Moved', 'Shown', 'check_floating', 'checked_forward', 'checked_backward', 'Module', 'Listed', 'Sequential']
 
-# %% ../chapters/03a_modules.ipynb #m03a0003
-import torch
-
 # %% ../chapters/03a_modules.ipynb #m03a0b07
 class Holder:
     """It holds parameters, and children that may hold some too.
@@ -93,6 +90,8 @@ class Chain(Part):
 import functools
 import inspect
 
+import torch
+
 # %% ../chapters/03b_framework.ipynb #m03b0b03
 class Named(Part):
     """A part that gives each parameter below it a dotted name.
@@ -147,8 +146,9 @@ class Stored(Named):
             if want != got:
                 raise ValueError(f"{self._who()}: expected {name!r} of shape "
                                  f"{want}, got {got}")
+        new = {name: state[name].detach().clone() for name in own}
         for name, p in own.items():
-            p.copy_(state[name].detach())
+            p.copy_(new[name])
 
 # %% ../chapters/03b_framework.ipynb #m03b0b08
 class Moved(Stored):
@@ -269,15 +269,15 @@ class Module(Shown):
     Shape: dy like y, dx like x.
     Raises: TypeError for an input that is not a floating tensor, or dy of
     another dtype than y; ValueError for dy of another shape;
-    RuntimeError for `backward` without a `forward` of its own.
+    RuntimeError for `backward` with no `forward` since the last one.
     Source: chapter 03a, formulas 3.1 and 3.2; chapter 03b.
     """
 
     waiting, kept = False, None
     output_shape = output_dtype = None
 
-    def __init_subclass__(cls, **options):
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls):
+        super().__init_subclass__()
         for name, check in (("forward", checked_forward),
                             ("backward", checked_backward)):
             if name in vars(cls):

@@ -36,6 +36,7 @@ WRONG = {
         "entry by entry, slopes may be multiplied in any order": "answer_3 = [1, 1, 1, 1]",
         "a parameter's gradient depends on the order": "answer_3 = [0, 0, 0, 0]",
         "in either order the weight meets a wrong gradient": "answer_3 = [0, 0, 0, 1]",
+        "a Scale in front: does dy arrive with the square's slope in it?": "answer_3 = [0, 0, 1, 0]",
         "the other way round: 1 is for an objection": "answer_3 = [1, 1, 0, 0]",
         "not yet, and no mistake that is known here": "answer_3 = [0, 1, 1, 1]",
     },

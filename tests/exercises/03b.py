@@ -8,18 +8,33 @@ WRONG = {
         "not yet, and no mistake that is known here": "answer_1 = [7, 3]",
     },
     "Gate": {
-        "the module inside was given dy without the weight": """
+        "dy went inside without the weight": """
             def backward(self, dy):
                 self.accumulate("weight", (dy * self.kept).sum(0))
                 return self.inner.backward(dy)
             """,
-        "the weight's gradient needs what was kept": """
+        "a weight needs what was kept": """
             def backward(self, dy):
                 self.accumulate("weight", (dy * self.weight).sum(0))
                 return self.inner.backward(dy * self.weight)
             """,
         "the weight got no gradient: accumulate": """
             def backward(self, dy):
+                return self.inner.backward(dy * self.weight)
+            """,
+        "a mean over the rows, where the sum belongs": """
+            def backward(self, dy):
+                self.accumulate("weight", (dy * self.kept).mean(0))
+                return self.inner.backward(dy * self.weight)
+            """,
+        "the first row alone: every row uses the weight": """
+            def backward(self, dy):
+                self.accumulate("weight", (dy * self.kept)[0])
+                return self.inner.backward(dy * self.weight)
+            """,
+        "the second pass replaced the first": """
+            def backward(self, dy):
+                self.weight.grad = (dy * self.kept).sum(0)
                 return self.inner.backward(dy * self.weight)
             """,
         "not answered yet": """

@@ -2,6 +2,7 @@
 
 WRONG = {
     "answer_1": {
+        "dbias comes first": "answer_1 = [-3.5, -5, -17, 4, -1.5]",
         "dbias is a sum over shoppers, not over outputs": "answer_1 = [-1, 3.5, -3.5, -5, -17]",
         "dbias is a sum over shoppers, not a mean": "answer_1 = [2, -0.75, -3.5, -5, -17]",
         "this is Ben's row of dx": "answer_1 = [4, -1.5, 2.5, 4.5, 14]",
