@@ -119,7 +119,7 @@ def test_reports_make_the_front(folder, monkeypatch, capsys):
     """Table 1 above all else, Table 2 with a line a reading, both in the reports' order; the terminal has them too."""
     monkeypatch.setenv("QUICK", "")
     shutil.copy(HERE / "verdict.py", folder)
-    far, near = "[0.1, 0.11]", "[0.02, 0.03]"
+    far, near = "[0.1, 0.11] * 20", "[0.02, 0.03] * 20"
     part(folder, "18a_one", REPORT.format("001", far))
     part(folder, "18b_two", "import matplotlib.pyplot", REPORT.format("000", near))
     reproduce.reproduce()

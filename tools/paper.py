@@ -134,7 +134,7 @@ def abstract(found):
     )
 
 
-def front(parts, head, tail):
+def front(parts, head):
     """What stands above the sections."""
     found = reports(parts)
     contents = [tag("li", tag("a", html.escape(part.title()), href=f"#{part.name}")) for part in parts]
@@ -153,7 +153,6 @@ def front(parts, head, tail):
         tag("h2", "All readings"), table_2(found) + table_3(found) if found else "",
         shown,
         tag("h2", "What ran"), tag("pre", html.escape("\n".join(head))),
-        tag("pre", html.escape("\n".join(tail))) if tail else "",
     ])  # fmt: skip
 
 
@@ -201,8 +200,9 @@ def write(parts, cells, head, tail, target):
     style = soup.new_tag("style")
     style.string = STYLE
     soup.head.append(style)
-    cited = tag("h2", "References") + tag("ul", "".join(tag("li", html.escape(line)) for line in REFERENCES))
-    for where, words in ((0, front(parts, head, tail)), (None, cited)):
+    end = tag("h2", html.escape(tail[0])) + tag("pre", html.escape("\n".join(tail[1:]))) if tail else ""
+    cited = end + tag("h2", "References") + tag("ul", "".join(tag("li", html.escape(line)) for line in REFERENCES))
+    for where, words in ((0, front(parts, head)), (None, cited)):
         made = bs4.BeautifulSoup(tag("div", words, class_="front"), "html.parser")
         soup.body.insert(0, made) if where == 0 else soup.body.append(made)
     target.write_text(str(soup), encoding="utf-8")
