@@ -10,9 +10,9 @@ __all__ = ['PLAIN', 'require', 'copied', 'Callback', 'KeepBest', 'EarlyStopping'
 # %% ../chapters/10b_callbacks.ipynb #r10b0004
 import contextlib
 import copy
+import io
 import math
 import os
-import pickle
 
 import torch
 
@@ -286,14 +286,17 @@ def save(path, model, optimizer=None, history=None, generator=None,
 def read(path):
     """The state in a file of `save`.
 
-    Raises: ValueError for another file.
+    Raises: ValueError for another file, or one cut short.
     """
     parts, state = ["model", "optimizer", "history", "generator",
                     "callbacks", "global"], None
-    with contextlib.suppress(KeyError, EOFError, pickle.UnpicklingError):
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    with open(path, "rb") as file:
+        written = io.BytesIO(file.read())
+    with contextlib.suppress(Exception):          # whatever is wrong with it
+        state = torch.load(written, map_location="cpu", weights_only=True)
     require(isinstance(state, dict) and list(state) == parts,
-            f"load: expected a checkpoint of `save`, got another file, {path}")
+            f"load: expected a checkpoint of `save`, got another file, or "
+            f"a part of one, {path}")
     return state
 
 # %% ../chapters/10b_callbacks.ipynb #t10b0012

@@ -269,11 +269,12 @@ class Loop(Epochs):
     def epoch(self, ctrl_c):
         """The steps of an epoch; what ended the training with it, or ''."""
         run, outputs, targets = self.run, [], []
-        for run.batch, (x, t) in enumerate(self.deal(), 1):
-            outputs.append(self.step(x, t))
-            targets.append(t)
+        for batch, (x, t) in enumerate(self.deal(), 1):
             if ctrl_c.pressed:
                 return "Ctrl-C"
+            run.batch = batch
+            outputs.append(self.step(x, t))
+            targets.append(t)
         self.record(outputs, targets)
         stop = self.ask("on_epoch_end")
         if ctrl_c.pressed:

@@ -475,6 +475,37 @@ def test_load_refuses_other_parts_and_changes_nothing(generators, callbacks, rul
     assert changed(parts) == before
 
 
+def damaged(kind, tmp_path):
+    """The bytes of a checkpoint: nothing, a part, or with bytes changed that are no numbers."""
+    save(tmp_path / "whole.pt", network(0))
+    whole = (tmp_path / "whole.pt").read_bytes()
+    at = whole.index(b"optimizer")
+    changed = {n: whole[: at + n] + b"\xff" + whole[at + n + 1 :] for n in (0, -4)}
+    return {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "end missing": whole[:-1],
+        "start": whole[:10],
+        "a byte of a word": changed[0],
+        "a byte of a length": changed[-4],
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["empty", "half", "end missing", "start", "a byte of a word", "a byte of a length"])
+def test_load_refuses_a_damaged_checkpoint(kind, tmp_path):
+    path, mine = tmp_path / "damaged.pt", network(1)
+    path.write_bytes(damaged(kind, tmp_path))
+    before = [p.clone() for p in mine.parameters()]
+    with pytest.raises(ValueError, match="load: expected a checkpoint"):
+        load(path, mine)
+    assert all(torch.equal(p, q) for p, q in zip(mine.parameters(), before))
+
+
+def test_no_file_is_no_damaged_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nowhere.pt", network(1))
+
+
 @pytest.mark.parametrize("kind", ["state_dict", "list", "whole module", "text"])
 def test_load_refuses_what_is_no_checkpoint(kind, tmp_path):
     path, mine = tmp_path / "other.pt", network(1)

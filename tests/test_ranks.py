@@ -509,8 +509,8 @@ def test_a_bad_loss_on_one_rank_ends_all_at_the_same_step(asked):
 
 def test_ctrl_c_on_one_rank_stops_all_at_the_same_step(asked):
     for found, restored in of(asked, on_ctrl_c):
-        # a key pressed behind the sum of step 2 is told with that of step 3; at the end of an epoch, at once
-        assert found == [(0, 3, "Ctrl-C"), (1, 3, "Ctrl-C"), (2, 6, "Ctrl-C")]
+        # a key pressed behind the sum of step 2 is told with that of step 3, the epoch's last; at an epoch's end, at once
+        assert found == [(1, 3, "Ctrl-C"), (1, 3, "Ctrl-C"), (2, 6, "Ctrl-C")]
         assert restored
 
 

@@ -205,7 +205,14 @@ class Press:
 
 
 @pytest.mark.parametrize(
-    "moment, step, steps", [("after_backward", 6, 7), ("on_batch_end", 7, 7), ("on_epoch_end", 5, 5)]
+    "moment, step, steps",
+    [
+        ("after_backward", 6, 7),
+        ("on_batch_end", 7, 7),
+        ("after_backward", 4, 5),
+        ("on_batch_end", 5, 5),
+        ("on_epoch_end", 5, 5),
+    ],
 )
 def test_ctrl_c_ends_after_a_whole_step(moment, step, steps):
     before = signal.getsignal(signal.SIGINT)
@@ -222,6 +229,29 @@ def test_ctrl_c_ends_after_a_whole_step(moment, step, steps):
         criterion(other(x), t)
         other.backward(criterion.backward())
         optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("step, batch", [(6, 2), (4, 5)])
+def test_ctrl_c_in_the_last_step_leaves_a_whole_epoch(step, batch):
+    """The epoch's callbacks are asked, and `run.batch` is that of the last step."""
+    asked = []
+
+    class Note:
+        def on_epoch_end(self, run):
+            asked.append((run.epoch, len(run.history)))
+
+        def on_fit_end(self, run):
+            asked.append(run.batch)
+
+    train(network(), callbacks=[Press("after_backward", step), Note()])
+    assert asked == [(1, 1), batch]
+
+
+def test_ctrl_c_before_the_first_step_takes_none():
+    model, other = network(), network()
+    history = train(model, callbacks=[Press("on_fit_start", 0)])
+    assert history.stopped == "Ctrl-C" and not history.step_loss and not history.loss
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters()))
 
 

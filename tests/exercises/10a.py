@@ -12,6 +12,7 @@ HALVE = """
 WRONG = {
     "counts": {
         "the rest of the rows is a batch, too": "counts = [2250, 3500, 4, 15]",
+        "the rest of the rows is a batch, too; the factor forgets it as well": "counts = [2250, 3500, 4, 14]",
         "these are the steps of one epoch": "counts = [9, 15, 4, 15]",
         "the factor: compare shares, of the batches and of the rows": "counts = [2250, 3750, 4, 16]",
         "not yet, and no mistake that is known here": "counts = [2250, 3750, 36, 15]",
@@ -23,6 +24,9 @@ WRONG = {
             "run.optimizer.lr /= 1 + ((run.epoch - 1) % self.n == 0)"
         ),
         "an epoch late": HALVE.format("run.optimizer.lr /= 1 + (run.epoch > 1 and run.epoch % self.n == 1)"),
+        "one first rate for all: halve the rate that is there": HALVE.format(
+            "run.optimizer.lr = 0.4 * 0.5 ** (run.epoch // self.n)"
+        ),
         "halved after 10 epochs, whatever n is": HALVE.format("run.optimizer.lr /= 1 + (run.epoch % 10 == 0)"),
         "not yet, and no mistake that is known here": HALVE.format("run.optimizer.lr = 0.1"),
     },

@@ -30,15 +30,29 @@ WRONG = {
             def drop_rows(x, keep, p):
                 return x * keep[:, None] * (1 - p)
             """,
-        "not yet: expected the shape (3, 3), got (3, 3, 3)": """
+        "one number for every p": """
+            def drop_rows(x, keep, p):
+                return x * keep[:, None] / 0.8
+            """,
+        "not yet: expected the shape (2, 3, 3), got (2, 3, 3, 3)": """
             def drop_rows(x, keep, p):
                 return x[:, None] * keep[:, None] / (1 - p)
             """,
     },
     "Together": {
-        "each entry has a toss of its own": """
+        "entries 0 and 1 do not share a toss, nor 2 and 3": """
             def draw(self, x):
                 return super(Together, self).draw(x)
+            """,
+        "entries share a toss, but not neighbours: stack, not cat": """
+            def draw(self, x):
+                a = super(Together, self).draw(x.flatten()[::2])
+                return torch.cat([a, a]).reshape(x.shape)
+            """,
+        "more than two entries share a toss": """
+            def draw(self, x):
+                a = super(Together, self).draw(x.flatten()[::4])
+                return torch.stack([a, a, a, a], -1).reshape(x.shape)
             """,
         "two of the five checks see it: is the mean right?": """
             def draw(self, x):
