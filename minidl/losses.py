@@ -17,8 +17,8 @@ class Terms(Part):
 
     A subclass writes `losses(output, target)`, the terms, and
     `gradient(*kept)`, the slope of each over `count`. `losses` puts into
-    `kept` what `gradient` needs; `count`, M below, is what a mean divides
-    by, and 1 for the reduction "sum".
+    `kept` what `gradient` needs; `count` is M of formula 6.1, what a mean
+    divides by, and 1 for the reduction "sum".
 
     Shape: output and target as `losses` takes them, loss ().
     Source: chapter 06, formulas 6.1 and 6.2.
@@ -38,9 +38,6 @@ class Terms(Part):
 
     def __repr__(self):
         return f"{self._who()}()"
-
-    def _who(self):
-        return type(self).__name__
 
 # %% ../chapters/06_losses.ipynb #a0600003
 def check_pair(who, output, target):
@@ -190,12 +187,13 @@ def check_classes(who, output, classes):
 
     Raises: as `check_pair`; ValueError for an index outside [0, K).
     """
-    check_pair(who, output, output)
+    check_pair(who, output, output)               # floating, not empty
     if output.dim() == 0:
         raise ValueError(f"{who}: expected an output with an axis of "
                          f"classes, got shape ()")
     axis = min(output.dim() - 1, 1)               # of the classes
-    check_pair(who, output.select(axis, 0), classes.to(output.dtype))
+    one = output.select(axis, 0)                  # without that axis
+    check_pair(who, one, classes.to(output.dtype))     # as many indices
     low, high = classes.min().item(), classes.max().item()
     k = output.shape[axis]
     if not 0 <= low <= high < k:
@@ -225,9 +223,9 @@ def log_shares(x, axis):
 class CrossEntropyLoss(Loss):
     """L = -mean over samples of sum_k t_k log softmax(output)_k.
 
-    Its gradient is (softmax(output) - t) / N, for shares t.
+    Its gradient is (softmax(output) - t) / N, if shares t add up to 1.
     Shape: output and target as `class_shares` takes them -> ().
-    Raises: as `check_classes`; ValueError for a smoothing outside [0, 1].
+    Raises: as `check_classes` and `check_shares`; for the smoothing too.
     Source: Bridle, 1990; chapter 06, formulas 6.9 to 6.11.
     """
 
@@ -239,16 +237,16 @@ class CrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def check(self, output, target):
-        indices = getattr(target, "dtype", None) == torch.int64
-        check = check_classes if indices else check_pair
-        check(self._who(), output, target)
+        if getattr(target, "dtype", None) == torch.int64:
+            return check_classes(self._who(), output, target)
+        super().check(output, target)
+        check_shares(self._who(), "targets", target)
 
     def losses(self, output, target):
         axis = min(output.dim() - 1, 1)
         t = class_shares(target, output, axis, self.label_smoothing)
-        log_p = log_shares(output, axis)
-        self.kept = t, log_p, axis
-        return -torch.where(t == 0, 0, t * log_p).sum(axis)  # (N,)
+        self.kept = t, log_shares(output, axis), axis
+        return -torch.where(t == 0, 0, t * self.kept[1]).sum(axis)   # (N,)
 
     def gradient(self, t, log_p, axis):
         return (t.sum(axis, keepdim=True) * log_p.exp() - t) / self.count

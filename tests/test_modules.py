@@ -33,6 +33,7 @@ from minidl import (
     one_hot,
 )
 from minidl.losses import Loss
+from minidl.replicas import Each
 
 F64 = torch.float64
 
@@ -409,6 +410,23 @@ def test_cross_entropy_refuses():
         CrossEntropyLoss(label_smoothing=2)
     with pytest.raises(ValueError, match=r"BCELoss: expected outputs in \[0, 1\], got -0.5 to 2"):
         BCELoss()(torch.tensor([-0.5, 2.0]), torch.ones(2))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("wrong", [-1.0, 5.0, math.nan, math.inf])
+def test_cross_entropy_refuses_targets_that_are_no_share(wrong, smoothing):
+    """Smoothing could bring a share of 1.05 back below 1: the target is asked first. PyTorch takes anything."""
+    criterion, output, target = CrossEntropyLoss(label_smoothing=smoothing), torch.randn(4, 3), torch.full((4, 3), 0.5)
+    criterion(output, target)  # shares that add up to 1.5 pass, as in PyTorch
+    criterion.backward()
+    target[1, 2] = wrong
+    nn.CrossEntropyLoss(label_smoothing=smoothing)(output, target)
+    with pytest.raises(ValueError, match=r"^CrossEntropyLoss: expected targets in \[0, 1\], got .* to "):
+        criterion(output, target)
+    with pytest.raises(RuntimeError, match=ORDER):  # nothing was kept
+        criterion.backward()
+    with pytest.raises(ValueError, match=r"CrossEntropyLoss: expected targets in \[0, 1\]"):
+        Each(CrossEntropyLoss(label_smoothing=smoothing), shared=True)(output.expand(2, 4, 3), target)
 
 
 @given(shift=st.floats(-1e4, 1e4), seed=st.integers(0, 10**6))
