@@ -57,7 +57,7 @@ ALLOWED = {
     "words that Python's own containers share with tensors": """
         .values""",
     "other modules": """
-        contextlib copy dataclasses functools inspect itertools math os pandas pathlib pickle signal torch tqdm.auto""",
+        contextlib copy dataclasses functools inspect io itertools math os pandas pathlib signal torch tqdm.auto""",
 }
 LIST = {name for group in ALLOWED.values() for name in group.split()}
 # Messages between processes, and what chapter 16 needs for them: in ranks.py alone.
