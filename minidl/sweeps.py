@@ -25,7 +25,7 @@ def bootstrap(values, level=0.95, samples=2000, seed=0):
     Too narrow for few values; one gives a point, (v, v), no interval.
     Shape: values (n,), a tensor or a list.
     Raises: ValueError for no values, or a nan.
-    Source: Efron, 1979; chapter 12, formula 12.4.
+    Source: Efron, 1979; chapter 12, formula 12.5.
     """
     values = torch.as_tensor(list(values), dtype=torch.float64)
     if not len(values) or values.isnan().any():
@@ -41,7 +41,7 @@ def bootstrap(values, level=0.95, samples=2000, seed=0):
 def describe(table, by, value="test_error", stuck=0.15):
     """A row for each value of the columns `by`: what its seeds gave.
 
-    Columns: n, mean, std, low and high (bootstrap, 95 %: for n of 25 and
+    Columns: n, mean, std, low and high (bootstrap, 95 %: for n of 30 and
     more; nothing from one seed), median, stuck: how many seeds are above
     `stuck`, and nan: how many have no value, and count nowhere else.
     Source: chapter 12.
@@ -271,7 +271,7 @@ def seeds_needed(difference, std):
     At the level 5 %, found with a probability of 80 %:
     n = ((1.96 + 0.84) std / difference)^2, `std` that of the pairs.
     Raises: ValueError for a difference of zero.
-    Source: chapter 12, formula 12.5.
+    Source: chapter 12, formula 12.6.
     """
     if difference == 0:
         raise ValueError("seeds_needed: expected a difference, got 0")

@@ -6,6 +6,8 @@ WRONG = {
         "divided by n, not by its root": "answer_1 = [0.09, 40]",
         "divided by n, not by its root, in both": "answer_1 = [0.09, 20]",
         "the error is right; that many more, or altogether?": "answer_1 = [0.9 / 10**0.5, 30]",
+        "both are right, but two digits are too few: five": "answer_1 = [0.28, 40]",
+        "both are right, but three digits are too few: five": "answer_1 = [0.285, 40]",
         "not yet, and no mistake that is known here": "answer_1 = [3 / 10**0.5, 40]",
         "not yet: expected the shape (2,), got ()": "answer_1 = 0.9 / 10**0.5",
     },
@@ -20,6 +22,24 @@ WRONG = {
             def paired(table, by, a, b):
                 wide = table.pivot(index="seed", columns=by, values="test_error")
                 d = wide[a] - wide[b]
+                return [d.mean(), d.std()]
+            """,
+        "divided by n, not by its root": """
+            def paired(table, by, a, b):
+                wide = table.pivot(index="seed", columns=by, values="test_error")
+                d = wide[a] - wide[b]
+                return [d.mean(), d.std() / len(d)]
+            """,
+        "NumPy's std divides by n: ddof=1 gives n - 1": """
+            def paired(table, by, a, b):
+                wide = table.pivot(index="seed", columns=by, values="test_error")
+                d = (wide[a] - wide[b]).to_numpy()
+                return [d.mean(), d.std() / math.sqrt(len(d))]
+            """,
+        "NumPy's std divides by n; and a root is missing": """
+            def paired(table, by, a, b):
+                wide = table.pivot(index="seed", columns=by, values="test_error")
+                d = (wide[a] - wide[b]).to_numpy()
                 return [d.mean(), d.std()]
             """,
         "not paired: the variances were added": """
@@ -43,18 +63,26 @@ WRONG = {
                 return 0.02, 0.01
             """,
     },
-    "narrow_check": {
-        "it is right for 25 values, too": """
-            def narrow_check(values):
+    "wrong_bootstrap": {
+        "it is near ours for 25 values: less than twice as wide": """
+            def wrong_bootstrap(values):
                 return list(bootstrap(values))
             """,
-        "it is wrong for 1 and 3 already": """
-            def narrow_check(values):
+        "it does not look at the values: try it with -2 and 5": """
+            def wrong_bootstrap(values):
+                return [1.0, 3.0]
+            """,
+        "the smallest and the largest value: nothing is redrawn": """
+            def wrong_bootstrap(values):
+                return [values.min(), values.max()]
+            """,
+        "it is wrong for two values already": """
+            def wrong_bootstrap(values):
                 mean = float(torch.as_tensor(values).mean())
                 return [mean, mean]
             """,
-        "right for 25 values, but wrong for 1 and 3": """
-            def narrow_check(values):
+        "near ours for 25 values, but wrong for two": """
+            def wrong_bootstrap(values):
                 low, high = bootstrap(values)
                 return [low + 0.01, high]
             """,
