@@ -39,7 +39,7 @@ class Sigmoid(Module):
 
     def backward(self, dy):
         y = self.kept
-        one = y.new_ones(())                      # a bare 1 costs more
+        one = y.new_ones(())                      # a bare 1 is slower
         return (one - y).mul_(dy).mul_(y)         # PyTorch's order
 
 # %% ../chapters/05_activations.ipynb #31f57383

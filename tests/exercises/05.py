@@ -31,7 +31,7 @@ WRONG = {
             """,
         "not yet, and no mistake that is known here": """
             def backward(self, dy):
-                return 0 * dy
+                return dy * (self.kept.abs() < 0.9)
             """,
         "not yet: expected one number or tensor, got a tuple": """
             def backward(self, dy):
@@ -42,6 +42,10 @@ WRONG = {
         "gradcheck objects: more than the order has changed": """
             def backward(self, dy):
                 return dy * self.kept * (1 - self.kept) / 2
+            """,
+        "too far off for rounding: these are not the same factors": """
+            def backward(self, dy):
+                return dy * (self.kept - self.kept * self.kept)
             """,
         "nothing is broken: these are PyTorch's bits": """
             def backward(self, dy):
