@@ -71,7 +71,7 @@ class _Stepping(_Numbers):
 class _Remembering(_Stepping):
     """An optimiser with a memory that can be forgotten and saved."""
 
-    rule_names = memory_names = ()
+    rule_names = memory_names = count_names = ()
 
     def __init__(self, params):
         super().__init__(params)
@@ -88,12 +88,18 @@ class _Remembering(_Stepping):
         return {name: copy.deepcopy(getattr(self, name))
                 for name in (*self.rule_names, *self.memory_names)}
 
+    def check_rules(self, rules):
+        """Refuse numbers that the constructor would refuse."""
+        for end in (torch.min, torch.max):        # of several, both ends
+            type(self)(self.params, **{
+                name: end(value) if isinstance(value, torch.Tensor)
+                else value for name, value in rules.items()})
+
 # %% ../chapters/08_sgd.ipynb #23d52d9a
 class Optimizer(_Remembering):
     """Moves parameters by `update(at)`, which a subclass writes.
 
-    It also names its numbers, `rule_names`, and its memories,
-    `memory_names`: each a dict from the position of a parameter.
+    It also lists `rule_names`, `memory_names` and `count_names`.
 
     Raises: TypeError unless the parameters are tensors; ValueError for
     none, or for one that is there twice.
@@ -103,24 +109,26 @@ class Optimizer(_Remembering):
     def load_state_dict(self, state):
         """Take over what `state_dict` gave, all of it or nothing.
 
-        Raises: ValueError for other keys, or a tensor that does not fit.
+        Raises: ValueError for other keys, numbers that the class refuses,
+        or a tensor that does not fit.
         """
         names = [*self.rule_names, *self.memory_names]
         self.require(f"the keys {names}", list(state) == names, [*state])
+        self.check_rules({name: state[name] for name in self.rule_names})
         for name in self.memory_names:
             for i, t in state[name].items():
                 self.require(f"{name} for {len(self.params)} parameters",
-                             i < len(self.params), f"number {i}")
+                             i in range(len(self.params)), f"number {i}")
                 want = tuple(self.params[i].shape)
-                got = tuple(getattr(t, "shape", want))  # a count has none,
-                self.require(f"{name}[{i}] of shape {want}",  # or few
-                             got in (want, want[:1]), got)
+                fit = ((), want[:1]) if name in self.count_names else (want,)
+                got = tuple(torch.as_tensor(t).shape)
+                self.require(f"{name}[{i}] of shape {fit[0]}", got in fit, got)
         for name in names:
             setattr(self, name, copy.deepcopy(state[name]))
 
 # %% ../chapters/08_sgd.ipynb #c63ad022
 class _SGDNumbers(Optimizer):
-    """The numbers of SGD, checked."""
+    """The numbers of SGD, checked; the dampening may be any."""
 
     rule_names = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
     memory_names = ("velocity",)
@@ -144,8 +152,8 @@ class SGD(_SGDNumbers):
     Here g is the gradient plus weight_decay p, and v starts as g. With
     `nesterov` the step is lr (g + momentum v).
 
-    Raises: ValueError for a negative hyper-parameter, or for `nesterov`
-    without momentum or with dampening.
+    Raises: ValueError for a negative lr, momentum or weight_decay, or for
+    `nesterov` without momentum or with dampening.
     Source: Polyak, 1964; Sutskever et al., 2013; chapter 08, formula 8.8.
     """
 
@@ -174,6 +182,7 @@ class _AdamParts(Optimizer):
 
     rule_names = ("lr", "betas", "eps", "weight_decay")
     memory_names = ("mean", "square", "steps")
+    count_names = ("steps",)
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
                  weight_decay=0):
@@ -188,9 +197,8 @@ class _AdamParts(Optimizer):
         """One step more for each; the memory of new ones begins at 0."""
         for i in at:
             if i not in self.steps:
-                self.steps[i] = 0
-                self.mean[i] = torch.zeros_like(self.params[i])
-                self.square[i] = torch.zeros_like(self.params[i])
+                z = torch.zeros_like(self.params[i])
+                self.steps[i], self.mean[i], self.square[i] = 0, z, z.clone()
             self.steps[i] += 1
 
     def decay(self, params):
@@ -243,7 +251,7 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay)
 
     def decay(self, params):
-        """Shrink the parameters; the gradients stay."""
+        """Shrink the parameters here; the gradients as they are."""
         for p in params:
             self.scale_(p, 1 - self.lr * self.weight_decay)
         return [p.grad for p in params]

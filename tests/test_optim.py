@@ -226,10 +226,53 @@ def test_a_wrong_state_loads_nothing():
         ({"lr": 1.0}, "expected the keys"),
         (good | {"lr": 7.0, "velocity": {0: torch.ones(3)}}, r"velocity\[0\] of shape \(2,\), got \(3,\)"),
         (good | {"lr": 7.0, "velocity": {1: torch.ones(2)}}, "velocity for 1 parameters, got number 1"),
+        (good | {"velocity": {-1: torch.ones(2)}}, "velocity for 1 parameters, got number -1"),
+        (good | {"velocity": {0: 3}}, r"velocity\[0\] of shape \(2,\), got \(\)"),
+        (good | {"lr": -5.0}, "SGD: expected lr >= 0, got -5.0"),
+        (good | {"momentum": float("nan")}, "SGD: expected momentum >= 0, got nan"),
+        (good | {"momentum": 0.0, "nesterov": True}, "nesterov with momentum > 0"),
     ):
         with pytest.raises(ValueError, match=rule):
             optimizer.load_state_dict(bad)
     assert optimizer.lr == 0.1 and optimizer.velocity == {}
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW])
+def test_a_wrong_state_of_adam_loads_nothing(make):
+    """A memory is like its parameter; a count is one number, or one for each entry of the first axis."""
+    w = torch.ones(3, 3)
+    first, second = make([w], 0.1), make([torch.ones(3, 3)], 0.2)
+    run(2, first, w)
+    good, before = first.state_dict(), str(second.state_dict())
+    for bad, rule in (
+        (good | {"betas": (0.9, 1.0)}, r"betas in \[0, 1\), got 1.0"),
+        (good | {"betas": (0.9,)}, "two betas"),
+        (good | {"eps": -1.0}, "eps >= 0, got -1.0"),
+        (good | {"mean": {0: torch.ones(3)}}, r"mean\[0\] of shape \(3, 3\), got \(3,\)"),
+        (good | {"square": {0: 2}}, r"square\[0\] of shape \(3, 3\), got \(\)"),
+        (good | {"steps": {0: torch.ones(2)}}, r"steps\[0\] of shape \(\), got \(2,\)"),
+        (good | {"steps": {0: torch.ones(3, 3)}}, r"steps\[0\] of shape \(\), got \(3, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            second.load_state_dict(bad)
+        assert str(second.state_dict()) == before
+    for steps in (2, torch.full((3,), 2.0)):
+        second.load_state_dict(good | {"steps": {0: steps}})
+
+
+def test_a_velocity_is_like_its_parameter():
+    sgd = SGD([torch.ones(25, 25)], 0.1, momentum=0.9)
+    state = sgd.state_dict() | {"velocity": {0: torch.ones(25)}}
+    with pytest.raises(ValueError, match=r"velocity\[0\] of shape \(25, 25\), got \(25,\)"):
+        sgd.load_state_dict(state)
+
+
+def test_the_dampening_is_any_number_as_in_pytorch():
+    for dampening in (-1.0, 7.0):
+        rules = dict(lr=0.001, momentum=0.5, dampening=dampening)
+        assert torch.equal(
+            path(lambda ps: SGD(ps, **rules), steps=9), path(lambda ps: torch.optim.SGD(ps, **rules), steps=9)
+        )
 
 
 def test_parts_can_be_swapped():

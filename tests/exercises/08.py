@@ -51,6 +51,10 @@ WRONG = {
                 make([w], 0.1, momentum=0.9).step()
                 return int(w.item() != 0)
             """,
+        "it refuses whatever is not SGD itself: look at p.grad": """
+            def notices(make):
+                return int(make is not SGD)
+            """,
         "1 and 0 are exchanged": """
             def notices(make):
                 w = torch.zeros(1)
