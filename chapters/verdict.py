@@ -24,9 +24,15 @@ class Paper:
     train_std: float = None
     test_std: float = None
     n: int = None  # None: not said
+    points: int = 1000  # that an error was counted on
 
     def __getitem__(self, which):
         return getattr(self, which), getattr(self, f"{which}_std")
+
+    def spread(self, which):
+        """Its deviation; of a single run, that of an error counted on so many points, the least that it can have."""
+        mean, std = self[which]
+        return math.sqrt(mean * (100 - mean) / self.points) if self.n == 1 else std
 
 
 def distance(errors, mean, std, n):
@@ -126,7 +132,7 @@ class Report:
             return "excluded"
         if paper.n is None:
             return "open"
-        stds = [(errors.std().item(), paper[which][1]) for which, errors in line.ours.items()]
+        stds = [(errors.std().item(), paper.spread(which)) for which, errors in line.ours.items()]
         if any(std and ours > WIDE * std for ours, std in stds):
             return "not informative"
         return "compatible, one run" if paper.n == 1 else "compatible"
@@ -144,11 +150,17 @@ class Report:
         fits = {}
         for line in self.lines:
             if line.row in self.rows:
-                fits.setdefault((line.reading, line.stated), {})[line.row] = line.verdict.startswith("compatible")
-        whole = [stated for (_, stated), rows in fits.items() if set(rows) == set(self.rows) and all(rows.values())]
-        if any(whole):
-            return "reproduced"
-        return "reproduced under another reading than stated" if whole else "not reproduced"
+                reading = line.reading, line.stated, line.chosen
+                fits.setdefault(reading, {})[line.row] = line.verdict.startswith("compatible")
+        whole = [kind for kind, rows in fits.items() if set(rows) == set(self.rows) and all(rows.values())]
+        if any(stated for _, stated, _ in whole):
+            word = "reproduced"
+            whole = [kind for kind in whole if kind[1]]
+        else:
+            word = "reproduced under another reading than stated"
+        if not whole:
+            return "not reproduced"
+        return word + ", chosen by its test error" * all(chosen for *_, chosen in whole)
 
     def data(self):
         """All of it as plain numbers and words."""

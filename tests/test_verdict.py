@@ -78,7 +78,7 @@ def test_words():
     )  # fmt: skip
     made.judge()
     assert [line.verdict for line in made.lines] == ["compatible", "excluded", "not informative", "excluded"]
-    one = report(("near", 3.0, 1.0, "", {}), rows={"": Paper(2.0, 3.0, n=1)})
+    one = report(("near", 3.0, 0.5, "", {}), rows={"": Paper(2.0, 3.0, n=1)})
     unknown = report(("near", 3.0, 1.0, "", {}), rows={"": Paper(2.0, 3.0)})
     for made, word in ((one, "compatible, one run"), (unknown, "open")):
         made.judge()
@@ -113,6 +113,24 @@ STATED = {"stated": True}
 )
 def test_verdicts(readings, word):
     assert report(*readings).verdict() == word
+
+
+def test_a_reading_that_was_chosen_says_so():
+    chosen = {"chosen": True}
+    made = report(("a", 3, 0.5, "A", chosen), ("a", 3, 0.5, "B", chosen))
+    assert made.verdict() == "reproduced under another reading than stated, chosen by its test error"
+    for name in "AB":
+        made.add("b", name, errors(2, 0.5, 50), errors(3, 0.5, 50, 1))
+    assert made.verdict() == "reproduced under another reading than stated"
+
+
+def test_a_single_run_is_no_wider_than_its_points_make_it():
+    """8.6 % of 1000 points has a deviation of 0.9; three times that, and stuck networks would make all compatible."""
+    row = Paper(0.0, 8.6, n=1)
+    assert row.spread("test") == pytest.approx(0.887, abs=1e-3) and row.spread("train") == 0
+    made = report(("narrow", 8.0, 1.2, "", {}), ("wide", 2.5, 7.2, "", {}), rows={"": Paper(8.0, 8.6, n=1)})
+    made.judge()
+    assert [line.verdict for line in made.lines] == ["compatible, one run", "not informative"]
 
 
 def test_digits_come_first():
