@@ -509,7 +509,7 @@ def test_a_bad_loss_on_one_rank_ends_all_at_the_same_step(asked):
 
 def test_ctrl_c_on_one_rank_stops_all_at_the_same_step(asked):
     for found, restored in of(asked, on_ctrl_c):
-        # a key pressed behind the sum of step 2 is told with that of step 3, the epoch's last; at an epoch's end, at once
+        # a key pressed behind the sum of step 2 is told with step 3's, its epoch's last; at an epoch's end, at once
         assert found == [(1, 3, "Ctrl-C"), (1, 3, "Ctrl-C"), (2, 6, "Ctrl-C")]
         assert restored
 
