@@ -40,7 +40,8 @@ ALLOWED = {
     "three activations": """
         torch.relu torch.sigmoid torch.tanh""",
     "reductions": """
-        .all .amax .any .argmax .max .mean .median .min .nanmean .norm .sort .std .sum torch.allclose torch.max torch.min""",
+        .all .amax .any .argmax .max .mean .median .min .nanmean .norm .sort .std .sum torch.allclose torch.max
+        torch.min""",
     "shapes and indices": """
         .dim .element_size .expand .flatten .mT .ndim .numel .reshape .select .shape .split .unsqueeze
         .view torch.cartesian_prod torch.cat
@@ -64,7 +65,8 @@ LIST = {name for group in ALLOWED.values() for name in group.split()}
 RANKS = set(
     """
     torch.distributed.all_gather torch.distributed.all_to_all_single torch.distributed.broadcast
-    torch.distributed.get_rank torch.distributed.get_world_size torch.default_generator torch.zeros .new_zeros""".split()
+    torch.distributed.get_rank torch.distributed.get_world_size torch.default_generator torch.zeros
+    .new_zeros""".split()
 )
 OWN = {"backward", "grad"}  # Module.backward and Parameter.grad are what the course is about
 PLOTTING = {"IPython", "ipywidgets", "matplotlib", "numpy"}  # in plots.py alone
