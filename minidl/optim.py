@@ -90,10 +90,11 @@ class _Remembering(_Stepping):
 
     def check_rules(self, rules):
         """Refuse numbers that the constructor would refuse."""
-        for end in (torch.min, torch.max):        # of several, both ends
+        for end in ("min", "max"):                # of several, both ends
             type(self)(self.params, **{
-                name: end(value) if isinstance(value, torch.Tensor)
-                else value for name, value in rules.items()})
+                name: getattr(value, end)()
+                if isinstance(value, torch.Tensor) else value
+                for name, value in rules.items()})
 
 # %% ../chapters/08_sgd.ipynb #23d52d9a
 class Optimizer(_Remembering):
