@@ -135,9 +135,12 @@ class StopTogether(Alike):
             self.tell(pressed)
         return stop
 
+    told = False
+
     def tell(self, pressed):
-        """Tell `fit` of a Ctrl-C on any rank; here it was only noted."""
-        if pressed:
+        """Tell `fit`, once, of a Ctrl-C on any rank; here it was noted."""
+        if pressed and not self.told:             # a second one would raise
+            self.told = True
             (self.key.old or signal.default_int_handler)(signal.SIGINT, None)
 
 # %% ../chapters/16_ranks.ipynb #r16x0007
