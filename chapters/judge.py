@@ -28,7 +28,7 @@ def eager_steps(model, criterion, optimizer, dealt):
     return losses
 
 
-def together(models, criterion, optimizer, train, *, epochs, batch_size, generators):
+def together(models, criterion, optimizer, train, *, epochs, batch_size, generators, shuffle=True):
     """R networks of one structure, stacked by `torch.func` and trained at once.
 
     `optimizer(params)` makes a torch optimiser: its arithmetic is elementwise, so a stack of parameters is as good
@@ -49,8 +49,13 @@ def together(models, criterion, optimizer, train, *, epochs, batch_size, generat
     step, (x, t), losses = optimizer(list(params.values())), train, []
     each = torch.arange(len(x))[:, None]
     for _ in range(epochs):
-        order = torch.stack([torch.randperm(x.shape[1], generator=g) for g in generators])  # (R, N)
-        x_dealt, t_dealt = x[each, order], t[each, order]
+        if shuffle or not losses:
+            order = torch.stack(
+                [  # (R, N)
+                    torch.randperm(x.shape[1], generator=g) if shuffle else torch.arange(x.shape[1]) for g in generators
+                ]
+            )
+            x_dealt, t_dealt = x[each, order], t[each, order]
         for i in range(0, x.shape[1], batch_size):
             grads, values = slopes(params, x_dealt[:, i : i + batch_size], t_dealt[:, i : i + batch_size])
             for name, p in params.items():
