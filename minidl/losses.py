@@ -193,7 +193,7 @@ def check_classes(who, output, classes):
                          f"classes, got shape ()")
     axis = min(output.dim() - 1, 1)               # of the classes
     one = output.select(axis, 0)                  # without that axis
-    check_pair(who, one, classes.to(output.dtype))     # as many indices
+    check_pair(who, one, classes.to(output.dtype))     # their shape alone
     low, high = classes.min().item(), classes.max().item()
     k = output.shape[axis]
     if not 0 <= low <= high < k:
@@ -237,7 +237,7 @@ class CrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def check(self, output, target):
-        if getattr(target, "dtype", None) == torch.int64:
+        if getattr(target, "dtype", None) == torch.int64:    # if a tensor
             return check_classes(self._who(), output, target)
         super().check(output, target)
         check_shares(self._who(), "targets", target)

@@ -16,7 +16,7 @@ PURPLE, GREY = "#CC79A7", "#6E6E6E"
 def figure(rows=1, columns=1, width=3.4, height=3.0, **options):
     """A figure and its axes, each of them `width` by `height` inches."""
     size = (width * columns, height * rows)
-    return plt.subplots(rows, columns, figsize=size, dpi=100,
+    return plt.subplots(rows, columns, figsize=size, dpi=100,  # dots an inch
                         layout="constrained", **options)
 
 

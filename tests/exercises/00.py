@@ -39,7 +39,7 @@ WRONG = {
                 directions = torch.stack([angle.cos(), angle.sin()])
                 return ((points - 0.5) @ directions - distance(k)).clamp_min(0)
             """,
-        "not yet: NameError": """
+        "not yet: NameError: name 'scores' is not defined": """
             def turned_score(points, k, turn):
                 return scores(points, k)
             """,

@@ -43,7 +43,7 @@ WRONG = {
                 far = (x - 0.5).norm(dim=-1)
                 return ((inner < far) & (far < 0.4463)).long()
             """,
-        "not yet: TypeError": """
+        "not yet: TypeError: ring() takes 1 positional argument but 2 were given": """
             def ring(x):
                 return torch.ones(len(x))
             """,

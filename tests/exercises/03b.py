@@ -15,8 +15,13 @@ WRONG = {
             """,
         "a weight needs what was kept": """
             def backward(self, dy):
-                self.accumulate("weight", (dy * self.weight).sum(0))
+                self.accumulate("weight", dy.sum(0))
                 return self.inner.backward(dy * self.weight)
+            """,
+        "the child is left out": """
+            def backward(self, dy):
+                self.accumulate("weight", (dy * self.kept).sum(0))
+                return dy * self.weight
             """,
         "the weight got no gradient: accumulate": """
             def backward(self, dy):
