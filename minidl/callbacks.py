@@ -191,17 +191,17 @@ class RestartWhenStuck(Callback):
     Source: report 004; chapter 10.
     """
 
-    memory = ("restarts",)
+    memory = ("restarts", "last")
 
     def __init__(self, init, tolerance=1e-3, error=0.4):
         self.init, self.tolerance, self.error = init, tolerance, error
 
     def begin(self, run):
-        self.restarts = 0
+        self.restarts, self.last = 0, math.inf
 
     def on_epoch_end(self, run):
-        old, new = [math.inf, *run.history.loss][-2:]
-        still = abs(new - old) < self.tolerance * abs(old)
+        old, self.last = self.last, run.history.loss[-1]
+        still = abs(self.last - old) < self.tolerance * abs(old)
         if still and run.history.metric[-1] > self.error:
             self.init(run.model, run.generator)
             run.optimizer.forget()

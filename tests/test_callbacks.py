@@ -347,11 +347,32 @@ def test_restarts_when_still_and_wrong():
 )
 def test_still_is_relative(losses, restarts):
     model, rule = network(), RestartWhenStuck(lambda model, generator: None, tolerance=0.01)
-    optimizer, history = SGD(model.parameters(), 0.1), History(losses, [0.5, 0.5])
-    run = types.SimpleNamespace(model=model, optimizer=optimizer, history=history, generator=None)
+    run = types.SimpleNamespace(model=model, optimizer=SGD(model.parameters(), 0.1), history=History(), generator=None)
     rule.on_fit_start(run)
-    rule.on_epoch_end(run)
+    for loss in losses:
+        run.history.loss.append(loss)
+        run.history.metric.append(0.5)
+        rule.on_epoch_end(run)
     assert rule.restarts == restarts
+
+
+def test_a_restart_goes_on_after_a_resume():
+    """The loss that the next one is compared with is in the checkpoint, not in the history alone."""
+
+    def run(history):
+        model = network()
+        return types.SimpleNamespace(
+            model=model, optimizer=SGD(model.parameters(), 0.1), history=history, generator=None
+        )
+
+    old, new = (RestartWhenStuck(lambda model, generator: None, tolerance=0.01) for _ in range(2))
+    before, after = run(History([1.0], [0.5])), run(History([1.001], [0.5]))
+    old.on_fit_start(before)
+    old.on_epoch_end(before)
+    new.load_state_dict(old.state_dict())
+    new.on_fit_start(after)
+    new.on_epoch_end(after)
+    assert (old.restarts, new.restarts) == (0, 1)
 
 
 def test_statistics():

@@ -21,6 +21,7 @@ CALLS = [
     ("uniform_", {"a": -0.3, "b": 0.1}),
     ("normal_", {"mean": 1.0, "std": 0.2}),
     ("zeros_", {}),
+    *((f"{name}_", {}) for name in ("xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "normal")),
 ]
 
 
@@ -32,6 +33,16 @@ def test_draws_pytorchs_numbers(name, options):
         tensor = torch.empty(7, 30)
         assert getattr(module, name)(tensor, **options) is tensor
         drawn.append(tensor)
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("name, options", [call for call in CALLS if call[0] != "zeros_"], ids=str)
+def test_draws_from_the_generator(name, options):
+    drawn = []
+    for module in (init, torch.nn.init):
+        state, g = torch.get_rng_state(), torch.Generator().manual_seed(3)
+        drawn.append(getattr(module, name)(torch.empty(7, 30), **options, generator=g))
+        assert torch.equal(torch.get_rng_state(), state)  # and from no other
     assert torch.equal(*drawn)
 
 

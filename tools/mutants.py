@@ -1,0 +1,129 @@
+"""How many wrong lines do the tests notice? mutmut changes minidl/ at one place at a time, and runs the tests that pass there.
+
+`make mutants` takes hours and goes on where it was interrupted; `make mutants FILES="init optim"` takes these alone.
+A mutant that survives the tests is shown to the notebooks that derive its file. What survives these too stands in
+tests/survivors.json, with the reason (equivalent, speed, debt), or is new. Mutants of the texts of errors are counted
+apart: a test that pins every word would only write the text twice.
+"""
+
+import argparse
+import ast
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WORK, NOTES, REASONS = ROOT / "mutants", ROOT / "build" / "mutants.json", ROOT / "tests" / "survivors.json"
+KILLED = {1, 3, 24, 36, 152, 255, -24, -9, -11}  # a test failed, or it never ended
+NOT_RUN = None
+GOALS = {name: 98 for name in ("linear", "activations", "losses", "init", "optim", "dropout")}  # percent; else 90
+
+
+class Blank(ast.NodeTransformer):
+    """Takes out what an error says: the arguments of an error, and the words of a `require`."""
+
+    def visit_Call(self, node):
+        self.generic_visit(node)
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name.endswith("Error"):
+            node.args = []
+        elif name == "require" and len(node.args) in (2, 3):
+            words = (1,) if len(node.args) == 2 else (0, 2)
+            node.args = [arg for i, arg in enumerate(node.args) if i not in words]
+        return node
+
+
+def messages(path):
+    """The names of those mutants in a mutated file that change the words of an error alone."""
+    functions = {
+        node.name: node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name
+    }
+
+    def dump(node):
+        body = [Blank().visit(statement) for statement in node.body]
+        return ast.dump(node.args), [ast.dump(ast.fix_missing_locations(statement)) for statement in body]
+
+    blank = {name: dump(node) for name, node in functions.items()}
+    return {name for name in blank if blank[name] == blank.get(re.sub(r"__mutmut_\d+$", "__mutmut_orig", name))}
+
+
+def change(name):
+    """What a mutant changes: `function: - old line + new line`."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "mutmut", "show", name], cwd=ROOT, capture_output=True, text=True, encoding="utf-8"
+    ).stdout
+    lines = [line for line in shown.splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
+    where = name.split(".")[-1].rsplit("__mutmut_", 1)[0].removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+    return f"{where}: " + " ".join(f"{line[0]} {line[1:].strip()}" for line in lines)
+
+
+def noticed(name, file):
+    """Whether a notebook that writes `file` fails with the mutant in place."""
+    chapters = set(re.findall(r"\.\./(chapters/\w+\.ipynb)", (ROOT / "minidl" / f"{file}.py").read_text(encoding="utf-8")))
+    environment = os.environ | {"MUTANT_UNDER_TEST": name, "PYTHONPATH": str(WORK)}
+    for chapter in sorted(chapters):
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--nbval", chapter]
+        if subprocess.run(command, cwd=WORK, env=environment, capture_output=True).returncode:
+            return True
+    return False
+
+
+def table(files, notes, reasons):
+    """Print a line a file; the number of files below their goal, or with a mutant that has not been run."""
+    print(f"{'':12}{'mutants':>8}{'tests':>7}{'notebooks':>10}{'texts':>7}{'left':>6}{'score':>8}{'goal':>6}")
+    below, new = 0, []
+    for file in files:
+        codes = json.loads((WORK / "minidl" / f"{file}.py.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
+        words = messages(WORK / "minidl" / f"{file}.py")
+        texts = {name for name in codes if name.split(".")[-1] in words}
+        killed = {name for name, code in codes.items() if code in KILLED} - texts
+        late = {name for name in codes if notes.get(name)} - killed - texts
+        left = set(codes) - texts - killed - late
+        score, goal = 100 * (1 - len(left) / max(1, len(codes) - len(texts))), GOALS.get(file, 90)
+        unrun = [name for name, code in codes.items() if code is NOT_RUN]
+        below += score < goal or bool(unrun)
+        print(
+            f"{file:12}{len(codes):8}{len(killed):7}{len(late):10}{len(texts):7}{len(left):6}{score:7.1f}%{goal:5}%"
+            + (f"  {len(unrun)} not run" if unrun else "")
+        )
+        new += [(file, change(name)) for name in sorted(left)]
+    for file, what in new:
+        print(f"{file}: {reasons.get(file, {}).get(what, 'new')}: {what}")
+    return below
+
+
+def main():
+    files = sorted(path.stem for path in (ROOT / "minidl").glob("*.py") if path.stem != "__init__")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", choices=[*files, []], help="of minidl, without .py; none: all")
+    parser.add_argument("--table", action="store_true", help="run nothing, print what is known")
+    asked = parser.parse_args()
+    files = asked.files or files
+    notes = json.loads(NOTES.read_text(encoding="utf-8")) if NOTES.exists() else {}
+    if not asked.table:
+        # one thread: a forked process cannot use its parent's
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        children = str(os.cpu_count() or 1)
+        names = [f"minidl.{file}.*" for file in files]
+        command = [sys.executable, "-m", "mutmut", "run", "--max-children", children, *names]
+        if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+            sys.exit("mutants: mutmut stopped, see above")
+        for file in files:
+            codes = json.loads((WORK / "minidl" / f"{file}.py.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
+            words = messages(WORK / "minidl" / f"{file}.py")
+            for name, code in codes.items():
+                if code not in KILLED and name not in notes and name.split(".")[-1] not in words:
+                    notes[name] = noticed(name, file)
+                    NOTES.parent.mkdir(exist_ok=True)
+                    NOTES.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+    reasons = json.loads(REASONS.read_text(encoding="utf-8")) if REASONS.exists() else {}
+    sys.exit(1 if table(files, notes, reasons) else 0)
+
+
+if __name__ == "__main__":
+    main()
