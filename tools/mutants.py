@@ -1,4 +1,4 @@
-"""How many wrong lines do the tests notice? mutmut changes minidl/ at one place at a time, and runs the tests that pass there.
+"""How many wrong lines do the tests notice? mutmut changes minidl/ at one place at a time and runs the tests.
 
 `make mutants` takes hours and goes on where it was interrupted; `make mutants FILES="init optim"` takes these alone.
 A mutant that survives the tests is shown to the notebooks that derive its file. What survives these too stands in
@@ -64,7 +64,8 @@ def change(name):
 
 def noticed(name, file):
     """Whether a notebook that writes `file` fails with the mutant in place."""
-    chapters = set(re.findall(r"\.\./(chapters/\w+\.ipynb)", (ROOT / "minidl" / f"{file}.py").read_text(encoding="utf-8")))
+    source = (ROOT / "minidl" / f"{file}.py").read_text(encoding="utf-8")
+    chapters = set(re.findall(r"\.\./(chapters/\w+\.ipynb)", source))
     environment = os.environ | {"MUTANT_UNDER_TEST": name, "PYTHONPATH": str(WORK)}
     for chapter in sorted(chapters):
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--nbval", chapter]
