@@ -420,11 +420,11 @@ def spread(executor, stacks, kept, build, data, callbacks, metric):
                 _task, state, jobs, *given.values()), stacks, kept)
             _complain(stacks, failed, kept)
             if not kept.bar.disable:
-                _advise(stacks, took, delay, build, data)
+                _advise(kept.bar.write, stacks, took, delay, build, data)
 
 # %% ../chapters/12d_cluster.ipynb #c12d0031
-def _advise(stacks, took, delay, build, data):
-    """Print the memory that would suit the workers, if it is another."""
+def _advise(say, stacks, took, delay, build, data):
+    """Say which memory would suit the workers, if it is another."""
     workers = len({who for who, *_ in took})
     seconds, keeping = (sum(v) / len(took) for v in list(zip(*took))[1:])
     least = workers * (delay + keeping)           # formula 12.9: t >= W c
@@ -433,5 +433,5 @@ def _advise(stacks, took, delay, build, data):
     every = [job for jobs, _ in stacks for job in jobs]
     others = [*_chunks(build, data, every, memory)]
     if len(others) != len(stacks):
-        print(f"sweep: {len(stacks)} stacks of {seconds:.2g} s, {workers} "
-              f"workers; memory={memory} would make {len(others)} stacks")
+        say(f"sweep: {len(stacks)} stacks of {seconds:.2g} s, {workers} "
+            f"workers; memory={memory} would make {len(others)} stacks")
