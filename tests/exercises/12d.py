@@ -17,24 +17,24 @@ WRONG = {
                 futures = [executor.submit(function, value) for value in values]
                 return [-1 if future.exception() else future.result() for future in futures[::-1]]
             """,
-        "failed calls are missing": """
+        "one error made all fail": """
+            def drained(executor, function, values):
+                try:
+                    return [future.result() for future in [executor.submit(function, value) for value in values]]
+                except ValueError:
+                    return [-1] * len(values)
+            """,
+        "all behind the first error are lost": """
+            def drained(executor, function, values):
+                futures, found = [executor.submit(function, value) for value in values], []
+                while futures and not futures[0].exception():
+                    found.append(futures.pop(0).result())
+                return found + [-1] * len(futures)
+            """,
+        "not yet: expected the shape (4,), got (2,)": """
             def drained(executor, function, values):
                 futures = [executor.submit(function, value) for value in values]
                 return [future.result() for future in futures if not future.exception()]
-            """,
-        "failed calls are missing, and the last one came first": """
-            def drained(executor, function, values):
-                futures = [executor.submit(function, value) for value in values]
-                return [future.result() for future in futures[::-1] if not future.exception()]
-            """,
-        "it ended at the first error": """
-            def drained(executor, function, values):
-                futures, found = [executor.submit(function, value) for value in values], []
-                for future in futures:
-                    if future.exception():
-                        break
-                    found.append(future.result())
-                return found
             """,
         "a failed call gives -1, not 0": """
             def drained(executor, function, values):
