@@ -40,7 +40,7 @@ from minidl import (
 )
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["minidl", "pandas", "pytest", "torch"])
+SERVER.set_forkserver_preload(["distributed", "minidl", "pandas", "pytest", "torch"])
 OPTIONS = {"criterion": MSELoss, "optimizer": SGD, "epochs": 2, "batch_size": 20, "memory": 500_000, "progress": False}
 SEEDS, BAD = range(17), 4  # in stacks of three: 0 1 2, 3 4 5 and so on, and something happens at the seed 4
 STACKS, LOST = 6, [3, 4, 5]
@@ -122,6 +122,20 @@ def missing(path):
     return sorted({*SEEDS} - {*(pandas.read_csv(path)["seed"] if path.exists() else [])})
 
 
+@pytest.fixture(autouse=True)
+def in_time():
+    """An engine that hangs fails the test, and does not stop all others."""
+
+    def late(*_):
+        raise TimeoutError("expected an answer of the workers within five minutes")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(300)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(scope="module")
 def serial():
     return run()
@@ -143,6 +157,7 @@ def dask():
     settings = {
         "distributed.worker.multiprocessing-method": "forkserver",
         "distributed.scheduler.worker-saturation": 1.0,  # who dies takes no second stack with it
+        "distributed.deploy.lost-worker-timeout": "10 minutes",  # a busy machine may need a while to start the next one
     }
     local = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "CRITICAL"}
     with (
