@@ -57,7 +57,10 @@ ALLOWED = {
     "words that Python's own containers share with tensors": """
         .values""",
     "other modules": """
-        contextlib copy dataclasses functools inspect io itertools math os pandas pathlib signal torch tqdm.auto""",
+        contextlib copy dataclasses functools inspect io itertools math os pandas pathlib signal torch tqdm.auto
+        concurrent.futures multiprocessing platform threading time""",
+    "what a worker shares with its caller": """
+        torch.get_default_dtype torch.get_num_threads torch.set_default_dtype torch.set_num_threads""",
 }
 LIST = {name for group in ALLOWED.values() for name in group.split()}
 # Messages between processes, and what chapter 16 needs for them: in ranks.py alone.

@@ -1,0 +1,73 @@
+"""Chapter 12d: wrong answers, and what the checks say of them."""
+
+WRONG = {
+    "answer_1": {
+        "the last round is a whole one": "answer_1 = [10, 150]",
+        "workers and caller work at the same time": "answer_1 = [14, 150]",
+        "the caller's share alone": "answer_1 = [2, 150]",
+        "a task has a stack, not a network": "answer_1 = [102, 150]",
+        "the seconds are right; the caller does 1/c stacks a second": "answer_1 = [12, 50]",
+        "the seconds are right; the caller binds where t is less than W c": "answer_1 = [12, 100]",
+        "not yet: expected the shape (2,), got ()": "answer_1 = 12",
+        "not yet, and no mistake that is known here": "answer_1 = [11, 140]",
+    },
+    "drained": {
+        "in the order in which they ended": """
+            def drained(executor, function, values):
+                futures = [executor.submit(function, value) for value in values]
+                return [-1 if future.exception() else future.result() for future in futures[::-1]]
+            """,
+        "one error made all fail": """
+            def drained(executor, function, values):
+                try:
+                    return [future.result() for future in [executor.submit(function, value) for value in values]]
+                except ValueError:
+                    return [-1] * len(values)
+            """,
+        "all behind the first error are lost": """
+            def drained(executor, function, values):
+                futures, found = [executor.submit(function, value) for value in values], []
+                while futures and not futures[0].exception():
+                    found.append(futures.pop(0).result())
+                return found + [-1] * len(futures)
+            """,
+        "not yet: expected the shape (4,), got (2,)": """
+            def drained(executor, function, values):
+                futures = [executor.submit(function, value) for value in values]
+                return [future.result() for future in futures if not future.exception()]
+            """,
+        "a failed call gives -1, not 0": """
+            def drained(executor, function, values):
+                futures = [executor.submit(function, value) for value in values]
+                return [0 if future.exception() else future.result() for future in futures]
+            """,
+        "not yet: ValueError: math domain error": """
+            def drained(executor, function, values):
+                return [future.result() for future in [executor.submit(function, value) for value in values]]
+            """,
+    },
+    "wrong_cut": {
+        "that is ours, whatever the workers": """
+            def wrong_cut(jobs, size, workers):
+                return [jobs[i:i + size] for i in range(0, len(jobs), size)]
+            """,
+        "for one worker it is another cut already": """
+            def wrong_cut(jobs, size, workers):
+                size = math.ceil(len(jobs) / workers)
+                return [jobs[i:i + size] for i in range(0, len(jobs), size)]
+            """,
+        "jobs are lost, or out of order": """
+            def wrong_cut(jobs, size, workers):
+                return [jobs[i:i + size] for i in range(0, len(jobs), size * workers)]
+            """,
+        "jobs are lost, or out of order, for one worker too": """
+            def wrong_cut(jobs, size, workers):
+                return [jobs[i::workers + 1] for i in range(workers)]
+            """,
+    },
+}
+
+LINES = [
+    "        for future in as_completed(futures):",
+    "    least = workers * (delay + keeping)           # formula 12.9: t >= W c",
+]
