@@ -21,10 +21,10 @@ export MALLOC_TRIM_THRESHOLD_ := 1073741824
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 unexport JUPYTER_PATH MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONWARNINGS
 
-.PHONY: help setup reproduce test lab export run chapter check browser versions bench portable clean
+.PHONY: help setup reproduce test lab export run chapter check certificate fuzz browser versions bench portable clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## make the environment .venv; PYTHON=python3.12 chooses the interpreter
 	@echo "ready: $(PY)"
@@ -77,6 +77,12 @@ check: $(READY) ## lint; are notebooks in normal form, is minidl/ in step?
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(TOOL) check
+
+certificate: $(READY) ## judge every module, loss, optimiser and initialiser, under a minute: build/certificate.html
+	@$(PY) tools/certificate.py
+
+fuzz: $(READY) ## 20,000 wrong and strange arguments for every public function, some minutes; make test tries 1,000
+	FUZZ=20000 $(PY) -m pytest tests/test_fuzz.py
 
 # A slider can do without fifty replicas.
 browser: export QUICK := 1

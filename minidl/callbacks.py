@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLAIN', 'require', 'copied', 'Callback', 'KeepBest', 'EarlyStopping', 'Schedule', 'StepLR', 'CosineAnnealingLR',
            'clip_grad_norm_', 'ClipGradNorm', 'RestartWhenStuck', 'rms', 'Statistics', 'check_plain', 'listed', 'save',
-           'read', 'load']
+           'write', 'read', 'load']
 
 # %% ../chapters/10b_callbacks.ipynb #r10b0004
 import contextlib
@@ -13,9 +13,13 @@ import copy
 import io
 import math
 import os
+import pathlib
+import zipfile
 
 import torch
 
+from .data import is_count
+from .module import check_floating
 from .train import predict
 
 
@@ -99,8 +103,8 @@ class EarlyStopping(KeepBest):
     """
 
     def __init__(self, patience=10):
-        require(patience >= 1, f"EarlyStopping: expected a patience of at "
-                               f"least 1, got {patience}")
+        require(is_count(patience), f"EarlyStopping: expected a patience of "
+                                    f"at least 1, got {patience}")
         self.patience = patience
 
     def on_epoch_end(self, run):
@@ -128,6 +132,8 @@ class StepLR(Schedule):
     """
 
     def __init__(self, step_size, gamma=0.1):
+        require(is_count(step_size), f"StepLR: expected a step_size of at "
+                                     f"least 1, got {step_size}")
         self.step_size, self.gamma = step_size, gamma
 
     def rate(self, first, k):
@@ -141,6 +147,8 @@ class CosineAnnealingLR(Schedule):
     """
 
     def __init__(self, T_max, eta_min=0.0):
+        require(is_count(T_max), f"CosineAnnealingLR: expected a T_max of at "
+                                 f"least 1, got {T_max}")
         self.T_max, self.eta_min = T_max, eta_min
 
     def rate(self, first, k):
@@ -156,6 +164,9 @@ def clip_grad_norm_(parameters, max_norm):
     """
     if isinstance(parameters, torch.Tensor):
         parameters = [parameters]
+    parameters = [*parameters]
+    for p in parameters:
+        check_floating("clip_grad_norm_", p)
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:
         return torch.tensor(0.0)
@@ -279,22 +290,36 @@ def save(path, model, optimizer=None, history=None, generator=None,
         "callbacks": [callback.state_dict() for callback in callbacks],
         "global": torch.get_rng_state()}
     check_plain(state, "checkpoint")
-    torch.save(state, f"{path}.part")
-    os.replace(f"{path}.part", path)
+    torch.save(state, written := io.BytesIO())
+    write(path, written.getbuffer())
 
 # %% ../chapters/10b_callbacks.ipynb #t10b0011
-def read(path):
-    """The state in a file of `save`.
+def write(path, data):
+    """A file of these bytes, in one act: the old one, or the whole new."""
+    part = f"{os.fspath(path)}.part"
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except BaseException:                         # a full disk, Ctrl-C
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
 
-    Raises: ValueError for another file, or one cut short.
-    """
-    parts, state = ["model", "optimizer", "history", "generator",
-                    "callbacks", "global"], None
-    with open(path, "rb") as file:
-        written = io.BytesIO(file.read())
+
+def read(path):
+    """The state in a file of `save`; ValueError for another, or damage."""
+    some, state = (dict, type(None)), None
+    kinds = {"model": dict, "optimizer": some, "history": some,
+             "generator": list, "callbacks": list, "global": torch.Tensor}
+    written = pathlib.Path(path).read_bytes()
     with contextlib.suppress(Exception):          # whatever is wrong with it
-        state = torch.load(written, map_location="cpu", weights_only=True)
-    require(isinstance(state, dict) and list(state) == parts,
+        if zipfile.ZipFile(io.BytesIO(written)).testzip() is None:
+            state = torch.load(io.BytesIO(written), map_location="cpu",
+                               weights_only=True)
+    require(isinstance(state, dict) and list(state) == list(kinds)
+            and all(isinstance(state[k], kind) for k, kind in kinds.items())
+            and all(isinstance(c, dict) for c in state["callbacks"]),
             f"load: expected a checkpoint of `save`, got another file, or "
             f"a part of one, {path}")
     return state
@@ -319,12 +344,12 @@ def load(path, model, optimizer=None, history=None, generator=None,
                 f"load: expected {len(saved)} {name}, got {len(own)}")
     pairs = [(model, state["model"]), *zip(callbacks, state["callbacks"])]
     pairs += [] if optimizer is None else [(optimizer, state["optimizer"])]
-    for part, saved in pairs:                     # first on copies
-        copy.deepcopy(part).load_state_dict(saved)
-    for part, saved in pairs:
-        part.load_state_dict(saved)
+    draws = [*zip(generators, state["generator"]),
+             (torch.default_generator, state["global"])]
+    for trial in (True, False):                   # first on copies
+        for part, saved in pairs:
+            (copy.deepcopy(part) if trial else part).load_state_dict(saved)
+        for g, saved in draws:
+            (g.clone_state() if trial else g).set_state(saved)
     if history is not None:
         vars(history).update(state["history"])
-    for g, saved in zip(generators, state["generator"]):
-        g.set_state(saved)
-    torch.set_rng_state(state["global"])

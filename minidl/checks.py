@@ -8,6 +8,8 @@ __all__ = ['numeric_grad', 'check_close', 'gradcheck', 'diagnose']
 # %% ../chapters/02_checking.ipynb #6680ac3f
 import torch
 
+from .data import kind_of
+
 # %% ../chapters/02_checking.ipynb #0edd50de
 def numeric_grad(f, x, h=2**-17):
     """(f(x + h e) - f(x - h e)) / 2h for each entry e of x: its gradient.
@@ -16,11 +18,15 @@ def numeric_grad(f, x, h=2**-17):
     entry, and left as it was.
 
     Shape: x any, float64, contiguous -> the shape of x.
-    Raises: TypeError unless x is float64.
+    Raises: TypeError unless x is float64; ValueError unless contiguous.
     Source: chapter 02, formula 2.2.
     """
-    if x.dtype != torch.float64:
-        raise TypeError(f"numeric_grad: expected float64, got {x.dtype}")
+    if kind_of(x) != torch.float64:
+        raise TypeError(f"numeric_grad: expected float64, got {kind_of(x)}")
+    if not x.is_contiguous():
+        raise ValueError(f"numeric_grad: expected a contiguous tensor, got "
+                         f"strides {x.stride()}")
+    x = x.data             # the same numbers; nudges count as no change
     grad, flat = torch.zeros_like(x), x.view(-1)
     for i in range(flat.numel()):
         kept = flat[i].item()
@@ -40,8 +46,9 @@ def check_close(actual, expected, rtol=1e-6, atol=1e-8, name="tensor"):
     furthest off, and both values; also for another shape or dtype.
     Source: chapter 02.
     """
-    if not isinstance(actual, torch.Tensor):
-        raise AssertionError(f"{name}: expected a tensor, got {actual!r}")
+    for t in (actual, expected):
+        if not isinstance(t, torch.Tensor):
+            raise AssertionError(f"{name}: expected a tensor, got {t!r}")
     for what in ("shape", "dtype"):
         got, want = getattr(actual, what), getattr(expected, what)
         if got != want:
@@ -97,8 +104,8 @@ def gradcheck(f, *inputs, seed=0):
     """
     parameters = list(f.parameters())
     for p in (inputs[0], *parameters):
-        if p.dtype != torch.float64:
-            raise TypeError(f"gradcheck: expected float64, got {p.dtype}")
+        if kind_of(p) != torch.float64:
+            raise TypeError(f"gradcheck: expected float64, got {kind_of(p)}")
     kept = [p.grad for p in parameters]
     with torch.random.fork_rng():
         try:

@@ -8,6 +8,7 @@ __all__ = ['Dropout']
 # %% ../chapters/11_dropout.ipynb #0184517e
 import torch
 
+from .data import is_share
 from .module import Module
 
 # %% ../chapters/11_dropout.ipynb #30abff1a
@@ -21,7 +22,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p=0.5):
-        if not 0 <= p <= 1:
+        if not is_share(p):
             raise ValueError(f"Dropout: expected p in [0, 1], got {p}")
         self.p = p
 

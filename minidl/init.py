@@ -11,6 +11,8 @@ import math
 
 import torch
 
+from .module import check_floating
+
 # %% ../chapters/07_init.ipynb #59d2e208
 def calculate_gain(nonlinearity, param=None):
     """How much larger weights make up for this activation: 1 / sqrt(s).
@@ -22,9 +24,12 @@ def calculate_gain(nonlinearity, param=None):
     Source: chapter 07, formula 7.3.
     """
     slope = 0.01 if param is None else param
+    if not isinstance(slope, (int, float)):
+        raise TypeError(f"calculate_gain: expected a number as param, got "
+                        f"{param!r}")
     gains = {"linear": 1, "sigmoid": 1, "tanh": 5 / 3, "relu": math.sqrt(2),
-             "leaky_relu": math.sqrt(2 / (1 + slope**2)), "selu": 3 / 4}
-    if nonlinearity not in gains:
+             "leaky_relu": math.sqrt(2 / (1 + slope * slope)), "selu": 3 / 4}
+    if nonlinearity not in list(gains):
         raise ValueError(f"calculate_gain: expected one of {list(gains)}, "
                          f"got {nonlinearity!r}")
     return gains[nonlinearity]
@@ -33,24 +38,28 @@ def calculate_gain(nonlinearity, param=None):
 @torch.no_grad()
 def uniform_(tensor, a=0.0, b=1.0, generator=None):
     """Fill with numbers uniform in [a, b); returns the tensor."""
+    check_floating("uniform_", tensor)
     return tensor.uniform_(a, b, generator=generator)
 
 
 @torch.no_grad()
 def normal_(tensor, mean=0.0, std=1.0, generator=None):
     """Fill with normal numbers; returns the tensor."""
+    check_floating("normal_", tensor)
     return tensor.normal_(mean, std, generator=generator)
 
 
 @torch.no_grad()
 def zeros_(tensor):
     """Fill with zeros; returns the tensor."""
+    check_floating("zeros_", tensor)
     return tensor.zero_()
 
 # %% ../chapters/07_init.ipynb #d7000011
 def _fans(tensor):
     """(fan_in, fan_out) of a weight, (..., out, in)."""
-    if tensor.dim() < 2:
+    check_floating("init", tensor)
+    if tensor.dim() < 2 or tensor.numel() == 0:
         raise ValueError(f"init: expected a weight of shape (..., out, in), "
                          f"got {tuple(tensor.shape)}")
     fan_out, fan_in = tensor.shape[-2:]

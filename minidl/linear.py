@@ -10,6 +10,7 @@ import math
 
 import torch
 
+from .data import is_count
 from .module import Module
 
 # %% ../chapters/04_linear.ipynb #04b00005
@@ -35,7 +36,7 @@ class LinearRules(Module):
 
     def __init__(self, in_features, out_features):
         self.in_features, self.out_features = in_features, out_features
-        if min(in_features, out_features) < 1:
+        if not (is_count(in_features) and is_count(out_features)):
             raise ValueError(f"{self._who()}: expected at least one feature "
                              f"on each side")
 

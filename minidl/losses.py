@@ -9,6 +9,7 @@ __all__ = ['Terms', 'check_pair', 'check_shares', 'Loss', 'MSELoss', 'L1Loss', '
 # %% ../chapters/06_losses.ipynb #31b8a6b0
 import torch
 
+from .data import is_share
 from .module import Part, check_floating
 
 # %% ../chapters/06_losses.ipynb #a0600001
@@ -147,14 +148,13 @@ class BCELoss(Loss):
         check_shares(self._who(), "targets", target)
 
     def losses(self, p, t):
-        self.kept = p, t
+        self.kept = p - t, (1 - p) * p
         yes = p.log().clamp_min(-100)
         no = (-p).log1p().clamp_min(-100)
         return (t - 1) * no - t * yes
 
-    def gradient(self, p, t):
-        below = ((1 - p) * p).clamp_min(1e-12)
-        return (p - t) / below / self.count
+    def gradient(self, gap, below):
+        return gap / below.clamp_min(1e-12) / self.count
 
 # %% ../chapters/06_losses.ipynb #7455c367
 class BCEWithLogitsLoss(Loss):
@@ -175,11 +175,11 @@ class BCEWithLogitsLoss(Loss):
         check_shares(self._who(), "targets", target)
 
     def losses(self, x, t):
-        self.kept = x, t
+        self.kept = (torch.sigmoid(x) - t,)
         return x.clamp_min(0) - x * t + (-x.abs()).exp().log1p()
 
-    def gradient(self, x, t):
-        return (torch.sigmoid(x) - t) / self.count
+    def gradient(self, gap):
+        return gap / self.count
 
 # %% ../chapters/06_losses.ipynb #a0600006
 def check_classes(who, output, classes):
@@ -231,7 +231,7 @@ class CrossEntropyLoss(Loss):
 
     def __init__(self, reduction="mean", label_smoothing=0.0):
         super().__init__(reduction)
-        if not 0 <= label_smoothing <= 1:
+        if not is_share(label_smoothing):
             raise ValueError(f"{self._who()}: expected a label_smoothing in "
                              f"[0, 1], got {label_smoothing}")
         self.label_smoothing = label_smoothing

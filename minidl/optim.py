@@ -10,6 +10,8 @@ import copy
 
 import torch
 
+from .module import check_floating
+
 # %% ../chapters/08_sgd.ipynb #d8000009
 class _Numbers:
     """What numbers may be, and how one meets a tensor."""
@@ -20,13 +22,17 @@ class _Numbers:
             raise ValueError(f"{type(self).__name__}: expected {rule}, "
                              f"got {value}")
 
-    def number(self, name, value, below=float("inf")):
-        """A hyper-parameter as a plain number, 0 <= value < below."""
-        one = torch.as_tensor(value).numel() == 1
-        self.require(f"one number as {name}", one, value)
-        rule = f"{name} >= 0" if below > 1 else f"{name} in [0, {below})"
-        self.require(rule, 0 <= float(value) < below, value)
-        return float(value)
+    def number(self, name, value, below=float("inf"), least=0):
+        """A hyper-parameter as a plain number, least <= value < below."""
+        try:
+            one = torch.as_tensor(value, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):        # no number
+            one = torch.empty(0)
+        self.require(f"one number as {name}", one.numel() == 1
+                     and not isinstance(value, (list, tuple)), value)
+        rule = f"in [0, {below})" if below <= 1 else f">= {least}"
+        self.require(f"{name} {rule}", least <= one.item() < below, value)
+        return one.item()
 
     def scale_(self, t, number):
         """t = number * t."""
@@ -42,14 +48,12 @@ class _Stepping(_Numbers):
 
     def __init__(self, params):
         who = type(self).__name__
-        if isinstance(params, torch.Tensor):
+        if isinstance(params, (torch.Tensor, set)):
             raise TypeError(f"{who}: expected a list of parameters, got a "
-                            f"tensor")
+                            f"{type(params).__name__}")
         self.params = list(params)
         for p in self.params:
-            if not isinstance(p, torch.Tensor):
-                raise TypeError(f"{who}: expected tensors as parameters, "
-                                f"got {type(p).__name__}")
+            check_floating(who, p)
         different = len(set(map(id, self.params)))
         self.require("at least one parameter, each once",
                      0 < different == len(self.params),
@@ -117,7 +121,7 @@ class Optimizer(_Remembering):
         self.require(f"the keys {names}", list(state) == names, [*state])
         self.check_rules({name: state[name] for name in self.rule_names})
         for name in self.memory_names:
-            for i, t in state[name].items():
+            for i, t in dict(state[name]).items():
                 self.require(f"{name} for {len(self.params)} parameters",
                              i in range(len(self.params)), f"number {i}")
                 want = tuple(self.params[i].shape)
@@ -139,7 +143,8 @@ class _SGDNumbers(Optimizer):
         super().__init__(params)
         self.lr = self.number("lr", lr)
         self.momentum = self.number("momentum", momentum)
-        self.dampening = float(dampening)
+        self.dampening = self.number("dampening", dampening,
+                                     least=-float("inf"))
         self.weight_decay = self.number("weight_decay", weight_decay)
         self.nesterov = bool(nesterov)
         self.require("nesterov with momentum > 0 and dampening = 0",
@@ -182,15 +187,16 @@ class _AdamParts(Optimizer):
     """The numbers of Adam, its memory, and the gradients that it takes."""
 
     rule_names = ("lr", "betas", "eps", "weight_decay")
-    memory_names = ("mean", "square", "steps")
-    count_names = ("steps",)
+    memory_names, count_names = ("mean", "square", "steps"), ("steps",)
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
                  weight_decay=0):
         super().__init__(params)
         self.lr = self.number("lr", lr)
-        self.require("two betas", len(betas) == 2, betas)
-        self.betas = tuple(self.number("betas", b, 1) for b in betas)
+        two = isinstance(betas, (tuple, list)) and len(betas) == 2
+        self.require("two betas, both plain or both tensors", two and len(
+            {isinstance(b, torch.Tensor) for b in betas}) == 1, betas)
+        self.betas = tuple(self.number("betas", b, below=1) for b in betas)
         self.eps = self.number("eps", eps)
         self.weight_decay = self.number("weight_decay", weight_decay)
 
@@ -204,9 +210,8 @@ class _AdamParts(Optimizer):
 
     def decay(self, params):
         """The gradients, with the pull of weight_decay added."""
-        pull = self.weight_decay
-        return [self.add_(p.grad.clone(), p, pull) if pull else p.grad
-                for p in params]
+        return [self.add_(p.grad.clone(), p, self.weight_decay)
+                if self.weight_decay else p.grad for p in params]
 
 # %% ../chapters/09_adam.ipynb #0a7600f1
 class Adam(_AdamParts):

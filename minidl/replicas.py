@@ -19,7 +19,7 @@ import math
 import torch
 
 from .callbacks import ClipGradNorm, listed
-from .data import batches
+from .data import batches, check_rows, is_count
 from .dropout import Dropout
 from .linear import Linear
 from .module import Part
@@ -114,7 +114,8 @@ def structure(model):
     """What the networks of one stack have in common."""
     numbers = [[(name, value) for name, value in vars(module).items()
                 if isinstance(value, (int, float, str))
-                and name != "waiting"] for _, module in model.named_modules()]
+                and name not in ("waiting", "changes")]
+               for _, module in model.named_modules()]
     return repr(model), numbers, [(name, p.shape, p.dtype, p.device)
                                   for name, p in model.named_parameters()]
 
@@ -173,7 +174,7 @@ class Each(Part):
 
     Shape: output (R, N, ...), target with R in front, or without if it
     is `shared` -> (R,); backward like output.
-    Raises: as the criterion; ValueError for a target of another shape.
+    Raises: as the criterion; ValueError for another shape of the target.
     Source: chapter 12, formula 12.3.
     """
 
@@ -181,6 +182,7 @@ class Each(Part):
         self.criterion, self.shared = criterion, shared
 
     def forward(self, output, target):
+        check_rows("Each", output, target)
         if self.shared:
             target = target.expand(len(output), *target.shape)
         if output.dim() < 2 or target.shape[:2] != output.shape[:2]:
@@ -232,10 +234,10 @@ class EachNumber:
 class EachGiven(EachNumber):
     """Takes a tensor (R,), a number for each network, as a rule."""
 
-    def number(self, name, value, below=float("inf")):
+    def number(self, name, value, below=float("inf"), **least):
         several = isinstance(value, torch.Tensor) and value.dim() > 0
         if not several or name not in ("lr", "momentum", "weight_decay"):
-            return super().number(name, value, below)
+            return super().number(name, value, below, **least)
         first = {tuple(p.shape[:1]) for p in self.params}
         self.require(f"{name} of shape (R,) for parameters (R, ...)",
                      first == {tuple(value.shape)},
@@ -338,6 +340,7 @@ def own(x, t):
 
     Raises: ValueError if x and t differ in networks or rows.
     """
+    check_rows("own", x, t)
     if x.shape[:2] != t.shape[:2]:
         raise ValueError(f"own: expected x and t with the same networks and "
                          f"rows, got {tuple(x.shape)} and {tuple(t.shape)}")
@@ -349,8 +352,9 @@ def predict_each(models, x, batch_size=1000):
 
     Raises: ValueError for no rows, or a batch size below 1.
     """
-    axis = 0 if x.dim() == 2 else 1               # of the rows
-    if not x.shape[axis] or batch_size < 1:
+    check_rows("predict_each", x)
+    axis = 1 if x.dim() > 2 else 0                # of the rows
+    if not x.shape[axis] or not is_count(batch_size):
         raise ValueError(f"predict_each: expected rows and a batch size of "
                          f"at least 1, got {tuple(x.shape)}, {batch_size}")
     with mode_of(models, False):
@@ -367,12 +371,13 @@ def measure_each(metric, criterion, output, target):
     Raises: ValueError for another number of networks or rows.
     Source: chapter 12.
     """
+    check_rows("measure_each", output, target)
     axes = output.dim() - (not target.is_floating_point())
     if target.dim() < max(axes, 2):               # shared by all
         target = target.expand(len(output), *target.shape)
-    if target.shape[:2] != output.shape[:2]:
+    if output.dim() < 2 or target.shape[:2] != output.shape[:2]:
         raise ValueError(f"measure_each: expected a target of {len(output)} "
-                         f"networks and {output.shape[1]} rows, got "
+                         f"networks and as many rows, got "
                          f"{tuple(target.shape)}")
     if metric not in (error_rate, accuracy):
         return torch.tensor([measure(metric, criterion, o, t) for o, t in

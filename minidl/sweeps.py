@@ -6,10 +6,13 @@
 __all__ = ['bootstrap', 'describe', 'choose', 'grid', 'sweep', 'seeds_needed', 'spread']
 
 # %% ../chapters/12b_sweeps.ipynb #r12b1001
+import contextlib
 import itertools
 import math
 import os
 import pathlib
+import tempfile
+import time
 
 import pandas
 import torch
@@ -131,7 +134,11 @@ def _jobs(configurations, settings, seeds):
 
 # %% ../chapters/12b_sweeps.ipynb #f12file
 def _read(path, names):
-    """The rows that a file has, by their keys."""
+    """The rows that a file has, by their keys; it can be written."""
+    if path is not None:
+        folder = pathlib.Path(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()           # or an OSError
     if path is None or not pathlib.Path(path).exists():
         return {}
     found = pandas.read_csv(path, dtype=str, keep_default_na=False)
@@ -143,13 +150,33 @@ def _read(path, names):
                                   for name, kind in _RESULTS.items()}}
             for row in found.to_dict("records")}
 
+# %% ../chapters/12b_sweeps.ipynb #f12write
+def _claim(part):
+    """A new file that nobody else is writing."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return open(part, "x", newline="")
+        with contextlib.suppress(FileNotFoundError):         # just renamed
+            if time.time() - part.stat().st_mtime > 10:      # was killed
+                part.unlink()
+        time.sleep(0.01)
+
 
 def _write(path, rows):
-    """The file anew, replaced in one act."""
-    if path is not None:
-        pandas.DataFrame(rows.values()).to_csv(f"{path}.part", index=False,
-                                               na_rep="nan")
-        os.replace(f"{path}.part", path)
+    """The file anew, in one act, with the rows of another sweep in it."""
+    if path is None:
+        return
+    part, first = pathlib.Path(f"{path}.part"), next(iter(rows.values()))
+    file = _claim(part)
+    try:
+        with file:
+            rows = _read(path, [n for n in first if n not in _RESULTS]) | rows
+            pandas.DataFrame(rows.values()).to_csv(file, index=False,
+                                                   na_rep="nan")
+        os.replace(part, path)
+    except BaseException:                         # a full disk, Ctrl-C
+        part.unlink(missing_ok=True)
+        raise
 
 # %% ../chapters/12b_sweeps.ipynb #r12c0008
 def _own(job):
@@ -289,9 +316,11 @@ def seeds_needed(difference, std):
     Raises: ValueError for a difference of zero.
     Source: chapter 12, formula 12.6.
     """
-    if difference == 0:
-        raise ValueError("seeds_needed: expected a difference, got 0")
-    return max(2, math.ceil((2.8 * std / difference) ** 2))
+    ratio = 2.8 * std / (difference or math.nan)
+    if not math.isfinite(ratio * ratio):
+        raise ValueError(f"seeds_needed: expected a difference, got "
+                         f"{difference} and the std {std}")
+    return max(2, math.ceil(ratio * ratio))
 
 # %% ../chapters/12d_cluster.ipynb #c12d0002
 import contextlib

@@ -15,7 +15,7 @@ import signal
 import torch
 from tqdm.auto import tqdm
 
-from .data import batches
+from .data import batches, check_rows, is_count
 
 # %% ../chapters/10a_training.ipynb #t10a0001
 def epoch_loss(losses, sizes, mean=True):
@@ -31,6 +31,7 @@ def epoch_loss(losses, sizes, mean=True):
 # %% ../chapters/10a_training.ipynb #466a53f9
 def classes(output, threshold=0.5):
     """The class that each row names: (N, K), (N, 1) or (N,) -> (N,)"""
+    check_rows("error_rate", output)
     if not output.is_floating_point():
         return output                             # classes already
     if output.dim() > 1 and output.shape[-1] > 1:
@@ -259,7 +260,7 @@ class Loop(Epochs):
         """Refuse what cannot be trained."""
         run = self.run
         check_callbacks(run.callbacks)
-        if run.epochs < 1:
+        if not is_count(run.epochs):
             raise ValueError(f"fit: expected at least one epoch, "
                              f"got {run.epochs}")
         for x, t in filter(None, (run.train, run.validation)):

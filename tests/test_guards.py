@@ -33,7 +33,7 @@ ALLOWED = {
         torch.ones_like torch.tensor torch.zeros_like""",
     "random": """
         .bernoulli_ .normal_ .uniform_ torch.get_rng_state torch.manual_seed torch.rand torch.randn_like
-        torch.random.fork_rng torch.randint torch.randperm torch.set_rng_state""",
+        torch.default_generator torch.random.fork_rng torch.randint torch.randperm""",
     "arithmetic": """
         .abs .clamp_max .clamp_min .exp .log .log1p .nan_to_num .sign .sqrt .square
         .addcmul .isfinite .isnan torch._foreach_sqrt torch.addmm torch.baddbmm torch.expm1 torch.where""",
@@ -42,8 +42,8 @@ ALLOWED = {
     "reductions": """
         .all .amax .any .argmax .max .mean .median .min .nanmean .norm .sort .std .sum torch.allclose""",
     "shapes and indices": """
-        .dim .element_size .expand .flatten .mT .ndim .numel .reshape .select .shape .split .unsqueeze
-        .view torch.cartesian_prod torch.cat
+        .dim .element_size .expand .flatten .is_contiguous .mT .ndim .numel .reshape .select .shape .split .stride
+        .unsqueeze .view torch.cartesian_prod torch.cat
         torch.stack torch.unravel_index""",
     "types and places": """
         .as_subclass .cpu .data .detach .device .double .dtype .float .is_floating_point .item .long .to .tolist""",
@@ -52,13 +52,13 @@ ALLOWED = {
         torch._foreach_addcmul_ torch._foreach_div_ torch._foreach_lerp_ torch._foreach_mul_""",
     "files": """
         torch.load torch.save""",
-    "no gradients": """
-        .requires_grad torch.no_grad""",
+    "no gradients, and what was changed in place": """
+        ._version .requires_grad torch.no_grad""",
     "words that Python's own containers share with tensors": """
         .values""",
     "other modules": """
-        contextlib copy dataclasses functools inspect io itertools math os pandas pathlib signal torch tqdm.auto
-        concurrent.futures multiprocessing platform threading time""",
+        contextlib copy dataclasses functools inspect io itertools math numbers os pandas pathlib signal tempfile time
+        torch tqdm.auto zipfile concurrent.futures multiprocessing platform threading""",
     "what a worker shares with its caller": """
         torch.get_default_dtype torch.get_num_threads torch.set_default_dtype torch.set_num_threads""",
 }
@@ -67,7 +67,7 @@ LIST = {name for group in ALLOWED.values() for name in group.split()}
 RANKS = set(
     """
     torch.distributed.all_gather torch.distributed.all_to_all_single torch.distributed.broadcast
-    torch.distributed.get_rank torch.distributed.get_world_size torch.default_generator torch.zeros
+    torch.distributed.get_rank torch.distributed.get_world_size torch.zeros
     .new_zeros""".split()
 )
 OWN = {"backward", "grad"}  # Module.backward and Parameter.grad are what the course is about
@@ -76,7 +76,9 @@ PLOTTING = {"IPython", "ipywidgets", "matplotlib", "numpy"}  # in plots.py alone
 # Never to be listed: what PyTorch has ready-made, derivatives of its own, and what hides from this list.
 READY_MADE = {n for n, f in vars(torch.nn.functional).items() if callable(f) and not isinstance(f, type)}
 READY_MADE -= {"relu", "relu_", "sigmoid", "tanh"}
-REFUSED = re.compile(r"nn|optim|autograd|func|ops|jit|compile|_C|requires_grad_|.*(backward|fused).*|_(?!foreach_).*")
+REFUSED = re.compile(
+    r"nn|optim|autograd|func|ops|jit|compile|_C|requires_grad_|.*(backward|fused).*|_(?!foreach_|version$).*"
+)
 
 
 def dotted(node):

@@ -118,11 +118,11 @@ def test_a_single_network_has_single_numbers(numbers):
     for name in ("lr", "momentum", "weight_decay"):
         with pytest.raises(ValueError, match=f"SGD: expected one number as {name}, got "):
             SGD([p], **{"lr": 1.0, name: numbers})
-    for name, value in (("lr", numbers), ("eps", numbers), ("weight_decay", numbers), ("betas", (0.9, numbers))):
+    for name, value in (("lr", numbers), ("eps", numbers), ("weight_decay", numbers), ("betas", (numbers, numbers))):
         for make in (Adam, AdamW):
             with pytest.raises(ValueError, match=f"{make.__name__}: expected one number as {name}, got "):
                 make([p], **{name: value})
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises(ValueError, match="SGD: expected one number as dampening, got "):
         SGD([p], 1.0, momentum=0.9, dampening=numbers)
 
 
@@ -130,19 +130,11 @@ def test_hyper_parameters_become_plain_numbers():
     """A number of NumPy's or of PyTorch's counts for what it is, and a checkpoint can hold it."""
     lr, half = np.logspace(-2, -1, 2)[0], torch.tensor(0.5)
     sgd = SGD([torch.ones(2)], lr, momentum=half, dampening=half, weight_decay=np.float32(0.5))
-    adam = Adam([torch.ones(2)], half, betas=(0.5, half), eps=lr, weight_decay=half)
+    adam = Adam([torch.ones(2)], half, betas=(half, half), eps=lr, weight_decay=half)
     assert sgd.state_dict() == dict(lr=0.01, momentum=0.5, dampening=0.5, weight_decay=0.5, nesterov=False, velocity={})
     assert adam.state_dict() == dict(lr=0.5, betas=(0.5, 0.5), eps=0.01, weight_decay=0.5, mean={}, square={}, steps={})
     rules = [getattr(o, name) for o in (sgd, adam) for name in o.rule_names if name != "betas"]
     assert {type(rule) for rule in [*rules, *adam.betas]} == {float, bool}
-
-
-@pytest.mark.parametrize("make", [SGD, Adam, AdamW])
-def test_a_bare_tensor_is_no_list_of_parameters(make):
-    """Its rows would be taken, and nothing would move."""
-    for one in (torch.ones(2, 3), nn.Parameter(torch.ones(2))):
-        with pytest.raises(TypeError, match=f"{make.__name__}: expected a list of parameters, got a tensor"):
-            make(one, lr=0.1)
 
 
 def test_memory_set_by_hand_counts():
@@ -194,7 +186,7 @@ def test_bad_parameters():
         SGD([], lr=1)
     with pytest.raises(ValueError, match="each once, got 2, of which 1 differ"):
         SGD([p, p], lr=1)
-    with pytest.raises(TypeError, match="SGD: expected tensors as parameters, got float"):
+    with pytest.raises(TypeError, match="SGD: expected a tensor of floating numbers, got float"):
         SGD([0.5], lr=1)
 
 

@@ -13,7 +13,6 @@ from torch import nn
 from minidl import (
     SGD,
     Adam,
-    BCEWithLogitsLoss,
     CrossEntropyLoss,
     Dropout,
     History,
@@ -21,7 +20,6 @@ from minidl import (
     Module,
     MSELoss,
     ReLU,
-    RestartWhenStuck,
     Sequential,
     Sigmoid,
     Tanh,
@@ -111,44 +109,6 @@ def test_metrics():
     assert error_rate(output[:, 1:], truth[:, None].float()) == 0.25
     with pytest.raises(ValueError, match=r"error_rate: expected classes of shape \(4,\), got \(4, 1\)"):
         error_rate(output, truth[:, None])
-
-
-@pytest.mark.parametrize("shape", [(4,), (4, 1)], ids=str)
-def test_metrics_of_a_yes_or_no(shape):
-    """Outputs (N,) too: a yes above the threshold, which is 0 for logits."""
-    output, target = torch.tensor([0.8, 0.1, 0.9, 0.2]).reshape(shape), torch.tensor([1.0, 0.0, 1.0, 0.0])
-    for t in (target.reshape(shape), target.long()):
-        assert error_rate(output, t) == 0 and accuracy(output, t) == 1
-        assert error_rate(1 - output, t) == 1 and error_rate(output, t, 0.15) == 0.25
-        assert error_rate(output - 0.5, t) == 0.5 and error_rate(output - 0.5, t, 0.0) == 0
-
-
-class Column(Module):
-    """(N, 1) -> (N,)"""
-
-    def forward(self, x):
-        return x[:, 0]
-
-    def backward(self, dy):
-        return dy[:, None]
-
-
-@pytest.mark.parametrize("flat", [False, True], ids=["column", "flat"])
-def test_fit_measures_logits_at_zero(flat):
-    torch.manual_seed(0)
-    model = Sequential(Linear(2, 25), Tanh(), Linear(25, 1), *[Column()] * flat)
-    t = LABEL.float() if flat else LABEL[:, None].float()
-    history = train(model, 30, 0.5, criterion=BCEWithLogitsLoss(), data=(X, t), validation=(X, t))
-    logits = predict(model, X).reshape(-1)
-    wrong = [((logits > cut) != (LABEL == 1)).double().mean().item() for cut in (0.0, 0.5)]
-    assert wrong[0] != wrong[1] and history.validation_metric[-1] == wrong[0]
-    more = dict(epochs=1, criterion=BCEWithLogitsLoss(), data=(X, t), lr=0, batch_size=230)
-    assert train(model, **more).metric == [wrong[0]]
-    assert train(model, **more, metric=accuracy).metric == [1 - wrong[0]]
-    assert train(model, **more, metric=lambda output, t: (output > 0.5).sum()).metric == [(logits > 0.5).sum()]
-    rule = RestartWhenStuck(lambda model, generator: None, error=sum(wrong) / 2)  # sees the same number
-    train(model, **more | {"epochs": 3}, callbacks=[rule])
-    assert rule.restarts == 2 * (wrong[0] > wrong[1])
 
 
 def test_a_metric_becomes_a_plain_number():
@@ -321,12 +281,6 @@ def test_a_wrong_label_in_any_row_is_refused_before_anything_changes(where, wron
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(model.parameters(), before))
     assert torch.equal(generator.get_state(), drawn) and torch.equal(torch.get_rng_state(), state)
     assert leave.ends == []
-
-
-@pytest.mark.parametrize("who, data", [("Sequential", (X.numpy(), T)), ("MSELoss", (X, T.numpy()))], ids=["x", "t"])
-def test_a_numpy_array_is_named(who, data):
-    with pytest.raises(TypeError, match=f"{who}: expected .*floating numbers, got ndarray"):
-        train(network(), data=data)
 
 
 def test_progress_can_be_seen_and_silenced(capfd):
