@@ -173,6 +173,19 @@ class OfOutput(Cube):
         return self.kept * dy
 
 
+class Picky(OfOutput):
+    """It takes numbers below 1 only, so not its own outputs."""
+
+    def check_input(self, x):
+        if (x >= 1).any():
+            raise ValueError("Picky: expected numbers below 1")
+
+
+def test_a_hint_that_cannot_be_had_hides_no_verdict():
+    with pytest.raises(AssertionError, match=r"^dx\[\d, \d\]: expected .* entries differ\)$"):
+        gradcheck(Picky(), torch.linspace(0.1, 0.9, 12, dtype=F64).reshape(4, 3))
+
+
 @pytest.mark.parametrize(
     "module, words",
     [
