@@ -17,7 +17,7 @@ WRONG = {
             def backward_of_product(a, b, dy):
                 return torch.stack([b, a])
             """,
-        "not yet: expected one number or tensor, got a tuple": """
+        "not yet: expected a number, list or tensor, got a tuple": """
             def backward_of_product(a, b, dy):
                 return dy * b, dy * a
             """,

@@ -33,7 +33,7 @@ WRONG = {
             def backward(self, dy):
                 return dy * (self.kept.abs() < 0.9)
             """,
-        "not yet: expected one number or tensor, got a tuple": """
+        "not yet: expected a number, list or tensor, got a tuple": """
             def backward(self, dy):
                 return dy, self.kept
             """,

@@ -58,7 +58,7 @@ WRONG = {
             def paired(table, by, a, b):
                 return [0.0, 0.0]
             """,
-        "not yet: expected one number or tensor, got a tuple": """
+        "not yet: expected a number, list or tensor, got a tuple": """
             def paired(table, by, a, b):
                 return 0.02, 0.01
             """,
