@@ -38,7 +38,7 @@ def claim(words, value, low=-math.inf, high=math.inf):
 
 
 def margin(values):
-    """Five standard errors of the mean of `values`, (n,); below 30 values, Student's t at the same level; of one, inf."""
+    """Five standard errors of the mean of `values`, (n,); below 30, Student's t at the same level; of one, inf."""
     values = torch.as_tensor(values, dtype=torch.float64)
     n = len(values)
     if n < 2:

@@ -113,7 +113,8 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
             own(*pairs[0]), epochs=epochs, batch_size=batch_size, shuffle=shuffle, generator=orders, progress=False,
             callbacks=callbacks, validation=None if rows is None else own(*pairs[1]))  # fmt: skip
         found = dict(loss=torch.stack(history.loss), step_loss=torch.stack(history.step_loss), model=model,
-                     error=torch.stack(history.metric), history=history, predict=lambda x: predict_each(model, x))  # fmt: skip
+                     error=torch.stack(history.metric), history=history,
+                     predict=lambda x: predict_each(model, x))  # fmt: skip
     else:
         answer, steps = judge.together(
             models, getattr(nn, loss)(reduction=reduction), lambda params: getattr(torch.optim, rule)(params, **rules),
