@@ -38,9 +38,11 @@ def claim(words, value, low=-math.inf, high=math.inf):
 
 
 def margin(values):
-    """Five standard errors of the mean of `values`, (n,); below 30 values, Student's t at the same level."""
+    """Five standard errors of the mean of `values`, (n,); below 30, Student's t at the same level; of one, inf."""
     values = torch.as_tensor(values, dtype=torch.float64)
     n = len(values)
+    if n < 2:
+        return math.inf
     factor = 5 if n >= 30 else stats.t.isf(LEVEL, n - 1)
     return factor * values.std().item() / math.sqrt(n)
 
@@ -53,6 +55,13 @@ def share_limits(hits, n):
     low = stats.beta.ppf(LEVEL, hits, n - hits + 1) if hits else 0.0
     high = stats.beta.isf(LEVEL, hits + 1, n - hits) if hits < n else 1.0
     return float(low), float(high)
+
+
+def share(words, runs, least=-math.inf, most=math.inf):
+    """Claim the share that is possible, given the runs, (R,), of which it is true: at least `least`, at most `most`."""
+    low, high = share_limits(int(runs.sum()), len(runs))
+    end, value = ("most", high) if math.isfinite(most) else ("least", low)
+    claim(f"{words}: {int(runs.sum())} of {len(runs)}; true share at {end}", value, least, most)
 
 
 def median_limits(values):

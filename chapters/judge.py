@@ -28,11 +28,12 @@ def eager_steps(model, criterion, optimizer, dealt):
     return losses
 
 
-def together(models, criterion, optimizer, train, *, epochs, batch_size, generators, shuffle=True):
+def together(models, criterion, optimizer, train, *, epochs, batch_size, generators, shuffle=True, schedule=None):
     """R networks of one structure, stacked by `torch.func` and trained at once.
 
     `optimizer(params)` makes a torch optimiser: its arithmetic is elementwise, so a stack of parameters is as good
-    as one. x and t are (R, N, ...), each replica shuffled by its own generator. Returns `predict`, from (R, N, in) to
+    as one; `schedule(optimizer)` makes a scheduler, which steps after each epoch. x and t are (R, N, ...), each replica
+    shuffled by its own generator. Returns `predict`, from (R, N, in) to
     (R, N, out), and the losses, (steps, R).
     """
     params, _ = torch.func.stack_module_state(models)
@@ -47,6 +48,7 @@ def together(models, criterion, optimizer, train, *, epochs, batch_size, generat
 
     slopes = torch.func.vmap(torch.func.grad_and_value(loss))
     step, (x, t), losses = optimizer(list(params.values())), train, []
+    scheduler = schedule and schedule(step)
     each = torch.arange(len(x))[:, None]
     for _ in range(epochs):
         if shuffle or not losses:
@@ -62,15 +64,22 @@ def together(models, criterion, optimizer, train, *, epochs, batch_size, generat
                 p.grad = grads[name]
             step.step()
             losses.append(values.detach())
+        if scheduler:
+            scheduler.step()
     return lambda x: torch.func.vmap(output)(params, x).detach(), torch.stack(losses)
 
 
-def circles(seeds, n=1000, scaled=True):
-    """A training and a test set for each seed: x (R, n, 2), label (R, n), twice; scaled by the training statistics."""
+def circles(seeds, n=1000, scaled=True, disk=None):
+    """A training and a test set for each seed: x (R, n, 2), label (R, n), twice; scaled by the training statistics.
+
+    `disk` is the centre, the same in both coordinates, and the radius of another disk than the task's.
+    """
     made = []
     for seed in seeds:
         g = torch.Generator().manual_seed(seed)
         (x, label), (test_x, test_label) = circle(n, g), circle(n, g)
+        if disk:
+            label, test_label = (((p - disk[0]).norm(dim=1) < disk[1]).long() for p in (x, test_x))
         if scaled:
             x, test_x = standardize(x, test_x)
         made.append((x, label, test_x, test_label))

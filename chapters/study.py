@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import minidl
-from minidl import MSELoss, each, error_rate, fit, measure_each, one_hot, own, predict_each, stack
+from minidl import MSELoss, each, error_rate, fit, measure_each, one_hot, own, predict_each, stack, unstack
 
 STUCK = 0.15  # a test error above it
 mini = minidl  # its modules, and `mini.init`, under the names that torch.nn has
@@ -59,6 +59,7 @@ class Run:
     predict: object  # from (R, N, 2) to (R, N, out)
     model: object = None  # ours alone
     history: object = None
+    error: torch.Tensor = None  # of the training points, before each step, by epoch, (epochs, R); ours alone
 
     @property
     def stuck(self):
@@ -69,16 +70,36 @@ class Run:
         """As `Report.add` takes them."""
         return self.train, self.test
 
+    def part(self, rows):
+        """Some of the networks, by an index into all; the seconds are their share."""
+        at = torch.arange(len(self.test))[rows]
+
+        def predict(x):
+            every = x.new_zeros(len(self.test), *x.shape[1:])
+            every[at] = x
+            return self.predict(every)[at]
+
+        model = self.model
+        if model:
+            singles = unstack(model)
+            model = stack(singles[r] for r in at.tolist())
+        return Run(
+            self.train[at], self.test[at], self.loss[:, at], self.step_loss[:, at],
+            self.seconds * len(at) / len(self.test), (lambda x: predict_each(model, x)) if model else predict, model,
+            error=None if self.error is None else self.error[:, at])  # fmt: skip
+
 
 def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, batch_size=100, shuffle=True,
-          reduction="mean", rows=None, callbacks=(), **rules):  # fmt: skip
+          reduction="mean", rows=None, callbacks=(), schedule=None, **rules):  # fmt: skip
     """Train `build(p)` from each seed, on points, first weights and orders of its own.
 
-    `data` is (x, label, test_x, test_label), (R, N, ...), as `circles` gives it; the first `rows` points train, the
-    rest of them validate. Rules with one number a network are tensors, (R,), and ours alone. Callbacks are ours alone.
+    `build` is one for all, or a list, one a network. `data` is (x, label, test_x, test_label), (R, N, ...), as
+    `circles` gives it; the first `rows` points train, the rest of them validate. Rules with one number a network are
+    tensors, (R,), and ours alone. Callbacks are ours alone, `schedule` is PyTorch's, as `judge.together` has it.
     """
     x, label, test_x, test_label = data
-    models = [seeded(build, seed, p) for seed in seeds]
+    builds = build if isinstance(build, list) else [build] * len(seeds)
+    models = [seeded(one, seed, p) for one, seed in zip(builds, seeds, strict=True)]
     out = models[0](x[0, :1]).shape[-1]
     t = targets(label, out)
     cut = slice(rows), slice(rows, None)
@@ -92,11 +113,13 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
             own(*pairs[0]), epochs=epochs, batch_size=batch_size, shuffle=shuffle, generator=orders, progress=False,
             callbacks=callbacks, validation=None if rows is None else own(*pairs[1]))  # fmt: skip
         found = dict(loss=torch.stack(history.loss), step_loss=torch.stack(history.step_loss), model=model,
-                     history=history, predict=lambda x: predict_each(model, x))  # fmt: skip
+                     error=torch.stack(history.metric), history=history,
+                     predict=lambda x: predict_each(model, x))  # fmt: skip
     else:
         answer, steps = judge.together(
             models, getattr(nn, loss)(reduction=reduction), lambda params: getattr(torch.optim, rule)(params, **rules),
-            pairs[0], epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders)  # fmt: skip
+            pairs[0], epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders,
+            schedule=schedule)  # fmt: skip
         found = dict(loss=steps.double().reshape(epochs, -1, len(models)).mean(1), step_loss=steps, predict=answer)
     seconds = time.perf_counter() - started
     errors = [error_rates(found["predict"](x), label) for x, label in (

@@ -124,7 +124,7 @@ def noisy(notebook):
 
 def asserts(cell):
     """Whether a cell can fail by what it finds."""
-    return re.search(r"\b(assert |claim\()", cell.source) is not None
+    return re.search(r"\b(assert |claim\(|share\()", cell.source) is not None
 
 
 def unchecked(notebook):
