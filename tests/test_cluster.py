@@ -414,6 +414,6 @@ def test_mpi_gives_the_serial_table(serial, tmp_path):
     known = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PYTHONPATH": paths}
     loopback = ["--oversubscribe", "--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo"]
     command = ["mpiexec", "-n", "3", *loopback, sys.executable, "-m", "mpi4py.futures", "program.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | known, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | known, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     equal(pandas.read_pickle(tmp_path / "table"), serial)
