@@ -21,7 +21,7 @@ WRONG = {
             def backward_of_product(a, b, dy):
                 return dy * b, dy * a
             """,
-        "not yet: expected the shape (2, 2), got (2,)": """
+        "not yet: expected the shape (2, 3), got (3,)": """
             def backward_of_product(a, b, dy):
                 return dy * b
             """,
