@@ -75,7 +75,8 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
     """Train `build(p)` from each seed, on points, first weights and orders of its own.
 
     `data` is (x, label, test_x, test_label), (R, N, ...), as `circles` gives it; the first `rows` points train, the
-    rest of them validate. Rules with one number a network are tensors, (R,), and ours alone. Callbacks are ours alone.
+    rest of them validate. Rules with one number a network are tensors, (R,), and ours alone. Callbacks are ours alone; PyTorch's `rule` may be a
+    function of the parameters, with a schedule of its own.
     """
     x, label, test_x, test_label = data
     models = [seeded(build, seed, p) for seed in seeds]
@@ -85,7 +86,7 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
     pairs = [(x[:, part].contiguous(), t[:, part].contiguous()) for part in cut]
     orders = [torch.Generator().manual_seed(seed) for seed in seeds]
     started = time.perf_counter()
-    if p is mini:
+    if p is not nn:
         model = stack(models)
         history = fit(
             model, getattr(p, loss)(reduction=reduction), each(getattr(p, rule))(model.parameters(), **rules),
@@ -95,7 +96,8 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
                      history=history, predict=lambda x: predict_each(model, x))  # fmt: skip
     else:
         answer, steps = judge.together(
-            models, getattr(nn, loss)(reduction=reduction), lambda params: getattr(torch.optim, rule)(params, **rules),
+            models, getattr(nn, loss)(reduction=reduction),
+            lambda params: (rule if callable(rule) else getattr(torch.optim, rule))(params, **rules),
             pairs[0], epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders)  # fmt: skip
         found = dict(loss=steps.double().reshape(epochs, -1, len(models)).mean(1), step_loss=steps, predict=answer)
     seconds = time.perf_counter() - started

@@ -3,7 +3,6 @@
 Tables come from the reports that a part shows (`chapters/verdict.py`), figures and sections from its cells.
 """
 
-import base64
 import html
 import os
 import sys
@@ -14,7 +13,8 @@ from nbformat.v4 import new_notebook
 import chapters
 
 sys.path.append(str(chapters.CHAPTERS))
-import verdict  # noqa: E402 -- it lies beside the notebooks
+import judge  # noqa: E402 -- they lie beside the notebooks
+import verdict  # noqa: E402
 
 TITLE = "Five reports on a circle, reproduced"
 PREVIEW = (
@@ -71,17 +71,27 @@ def number(words):
     return tag("td", html.escape(words), class_="n")
 
 
-def reports(parts):
-    """What the parts hand over, in the order of the reports' numbers."""
+def handed(parts, kind):
+    """What the parts hand over of a kind."""
     outputs = [output for part in parts for cell in part.cells for output in cell.get("outputs", [])]
-    found = [output["data"][verdict.KIND] for output in outputs if verdict.KIND in output.get("data", {})]
-    return sorted(found, key=lambda data: data["report"])
+    return [output["data"][kind] for output in outputs if kind in output.get("data", {})]
+
+
+def reports(parts):
+    """What the parts say of the reports, in the order of their numbers."""
+    return sorted(handed(parts, verdict.KIND), key=lambda data: data["report"])
+
+
+def preview():
+    """Whether QUICK is set: every table says so."""
+    return " (preview: QUICK, no verdicts)" if os.environ.get("QUICK") else ""
 
 
 def table_1(found):
     """A line a report: what it claims, and the verdict."""
-    rows = [[text(d["report"]), text(d["claims"]), text(d["verdict"])] for d in found]
-    return tabled("Table 1. The reports and the verdict of the rule", ["report", "its table", "verdict"], rows)
+    rows = [[text(d["report"]), text(d["claims"]), text(d["verdict"] or "preview")] for d in found]
+    head = ["report", "its table (theirs)", "verdict"]
+    return tabled("Table 1. The reports and the verdict of the rule" + preview(), head, rows)
 
 
 def table_2(found):
@@ -102,56 +112,67 @@ def table_2(found):
                 both(lambda e: verdict.z_cell(e["z"])), text(", ".join(filter(None, marks))),
             ])  # fmt: skip
     head = ["report", "reading", "paper, %", "minidl, %", "n", "PyTorch, %", "z", "verdict"]
-    return tabled("Table 2. Every reading: training / test error, mean ± standard deviation of n networks", head, rows)
+    caption = "Table 2. Every reading: training / test error, mean ± standard deviation of n networks"
+    return tabled(caption + preview(), head, rows)
 
 
-def table_3(found):
-    """The seconds of a reading's stack of n networks."""
+def table_3(speeds):
+    """A line a network: a step alone, and in a stack, of minidl and of PyTorch, and their ratio."""
     rows = [
-        [text(data["report"]), text(verdict.name(line)), number(str(line["errors"]["test"]["minidl"][2])),
-         number(f"{line['seconds']:.1f}")]
-        for data in found for line in data["lines"] if line["seconds"]
+        [text(line["network"])]
+        + [number(words) for how in ("alone", "stacked") for words in (
+            f"{line[how]['minidl']:.0f}", f"{line[how]['PyTorch']:.0f}", judge.ratio_cell(line[how]))]
+        for line in speeds["lines"]
     ]  # fmt: skip
-    return tabled("Table 3. What the computer took", ["report", "reading", "n", "seconds, minidl"], rows)
+    head = ["network", "alone: minidl", "PyTorch", "ratio", f"one of {speeds['n']}: minidl", "PyTorch", "ratio"]
+    return tabled("Table 3. Microseconds a step and a network, measured in turns: medians; PyTorch's time over minidl's, "
+                  "with its least and largest round", head, rows)  # fmt: skip
 
 
 def abstract(found):
     """About 150 words; the counts are those of the tables."""
     verdicts = [data["verdict"] for data in found]
     lines = [line for data in found for line in data["lines"]]
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts) if v) or "no verdict"
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts) if v)
     out = sum(line["verdict"] == "excluded" for line in lines)
+    result = f"Of {len(found)} reports, the rule finds: {counts}. It excludes {out} of {len(lines)} readings."
     return (
         "Five student reports built small deep-learning frameworks and tested them on one task: to tell the points "
-        "inside a circle from those outside. Each prints a few error rates, often of a single run, and leaves part of "
+        "inside a circle from those outside. Each prints a few error rates, some of a single run, and leaves part of "
         "its configuration open. We write each report's network, loss, initialisation and optimiser in minidl, a "
-        "framework whose every formula is derived by hand, and train it as often as the statistics need, under each "
-        "reading that the text allows. One rule, stated before any number, decides: a reading is excluded when its "
-        "mean training or test error differs from the report's by Welch's test at p below 0.0027, after Holm's "
-        f"correction over all readings of that report. Of {len(found)} reports, the rule finds: {counts}. It excludes "
-        f"{out} of {len(lines)} readings. PyTorch, trained beside from the same seeds, gives the same losses at every "
-        "step where the arithmetic is the same, and the same distribution where it is not."
+        "framework whose every formula is derived by hand, and train it many times under each reading that we tried. "
+        "One rule, stated before any number, decides: a reading is excluded when its mean training or test error "
+        "differs from the report's at p below 0.0027, after Holm's correction over all readings of that report. What "
+        f"is not excluded is compatible at best, which is little. {'' if preview() else result + ' '}PyTorch trains "
+        "beside minidl from the same seeds: with the same loss at every step, to the last bit, where the arithmetic "
+        "is the same, and to rounding where it is not."
     )
+
+
+def picture(parts):
+    """The figure of the chapter, and its description."""
+    for cell in (cell for part in parts for cell in part.cells if chapters.PICTURE_TAG in cell.metadata.get("tags", [])):
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                alt = "Figure 1. " + output.metadata.get("image/png", {}).get("alt", "")
+                image = tag("img", "", alt=alt, src="data:image/png;base64," + output.data["image/png"].strip())
+                return tag("figure", image.removesuffix("</img>") + tag("figcaption", html.escape(alt)))
+    return ""
 
 
 def front(parts, head):
     """What stands above the sections."""
-    found = reports(parts)
+    found, speeds = reports(parts), handed(parts, judge.SPEEDS)
     contents = [tag("li", tag("a", html.escape(part.title()), href=f"#{part.name}")) for part in parts]
-    picture = next((image for part in parts for image in chapters.pictures(part)), None)
-    shown = ""
-    if picture:
-        data = base64.b64encode(picture).decode()
-        alt = "Figure 1. A decision region of each network, beside the true circle."
-        shown = tag("figure", f'<img alt="{alt}" src="data:image/png;base64,{data}"/>' + tag("figcaption", alt))
     return "".join([
         tag("h1", TITLE), tag("p", "The minidl authors"),
-        tag("p", html.escape(PREVIEW), class_="banner") if os.environ.get("QUICK") else "",
+        tag("p", html.escape(PREVIEW), class_="banner") if preview() else "",
         table_1(found) if found else "",
-        tag("h2", "Abstract"), tag("p", html.escape(abstract(found))) if found else "",
+        tag("h2", "Abstract") + tag("p", html.escape(abstract(found))) if found else "",
         tag("h2", "Contents"), tag("ol", "".join(contents)),
-        tag("h2", "All readings"), table_2(found) + table_3(found) if found else "",
-        shown,
+        picture(parts),
+        tag("h2", "All readings") + table_2(found) if found else "",
+        tag("h2", "Speeds") + table_3(speeds[0]) if speeds else "",
         tag("h2", "What ran"), tag("pre", html.escape("\n".join(head))),
     ])  # fmt: skip
 
