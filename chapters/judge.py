@@ -3,9 +3,6 @@
 Written by hand, and no part of the package: here PyTorch's own modules, losses and optimisers are the judge.
 """
 
-import statistics
-import time
-
 import torch
 
 from minidl import batches, circle, standardize
@@ -31,11 +28,12 @@ def eager_steps(model, criterion, optimizer, dealt):
     return losses
 
 
-def together(models, criterion, optimizer, train, *, epochs, batch_size, generators, shuffle=True):
+def together(models, criterion, optimizer, train, *, epochs, batch_size, generators, shuffle=True, schedule=None):
     """R networks of one structure, stacked by `torch.func` and trained at once.
 
     `optimizer(params)` makes a torch optimiser: its arithmetic is elementwise, so a stack of parameters is as good
-    as one. x and t are (R, N, ...), each replica shuffled by its own generator. Returns `predict`, from (R, N, in) to
+    as one; `schedule(optimizer)` makes a scheduler, which steps after each epoch. x and t are (R, N, ...), each replica
+    shuffled by its own generator. Returns `predict`, from (R, N, in) to
     (R, N, out), and the losses, (steps, R).
     """
     params, _ = torch.func.stack_module_state(models)
@@ -50,6 +48,7 @@ def together(models, criterion, optimizer, train, *, epochs, batch_size, generat
 
     slopes = torch.func.vmap(torch.func.grad_and_value(loss))
     step, (x, t), losses = optimizer(list(params.values())), train, []
+    scheduler = schedule and schedule(step)
     each = torch.arange(len(x))[:, None]
     for _ in range(epochs):
         if shuffle or not losses:
@@ -65,6 +64,8 @@ def together(models, criterion, optimizer, train, *, epochs, batch_size, generat
                 p.grad = grads[name]
             step.step()
             losses.append(values.detach())
+        if scheduler:
+            scheduler.step()
     return lambda x: torch.func.vmap(output)(params, x).detach(), torch.stack(losses)
 
 
@@ -93,51 +94,3 @@ def row(report, reading, paper, ours, theirs, stuck, seconds):
 
 
 HEAD = row("", "reading", "paper", "minidl", "PyTorch", "stuck", "seconds")
-
-
-SPEEDS = "application/vnd.minidl.speeds+json"  # how a notebook hands speeds to `make reproduce`
-
-
-def in_turns(jobs, rounds):
-    """The seconds of each job in each round, [[...], ...]; a job that returns a number of seconds is believed."""
-    spent = [[] for _ in jobs]
-    for _ in range(rounds):
-        for times, job in zip(spent, jobs, strict=True):
-            started = time.perf_counter()
-            said = job()
-            times.append(said if isinstance(said, float) else time.perf_counter() - started)
-    return spent
-
-
-def ratio_cell(pair):
-    """PyTorch's time over minidl's: the median of the rounds, the least and the most."""
-    return "{:.1f} ({:.1f} to {:.1f})".format(*pair["ratio"])
-
-
-class Speeds:
-    """What a step takes, of one network alone and of one in a stack; a table, and handed to `make reproduce`."""
-
-    def __init__(self, n):
-        self.n, self.lines = n, []
-
-    def add(self, network, alone, stacked):
-        """Each a pair, minidl's and PyTorch's seconds a step and a network, by round, as `in_turns` gives them."""
-        line = {"network": network}
-        for how, (ours, theirs) in (("alone", alone), ("stacked", stacked)):
-            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-            line[how] = {"minidl": 1e6 * statistics.median(ours), "PyTorch": 1e6 * statistics.median(theirs),
-                         "ratio": [statistics.median(ratios), min(ratios), max(ratios)]}  # fmt: skip
-        self.lines.append(line)
-
-    def __repr__(self):
-        lines = [
-            f"{'µs a step':10}" + "".join(f"{how:>12}{'PyTorch':>10}{'ratio':>18}" for how in ("alone", f"one of {self.n}"))
-        ]
-        for line in self.lines:
-            cells = (line[how] for how in ("alone", "stacked"))
-            lines.append(f"{line['network']:10}" + "".join(
-                f"{cell['minidl']:12.0f}{cell['PyTorch']:10.0f}{ratio_cell(cell):>18}" for cell in cells))  # fmt: skip
-        return "\n".join(lines)
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"text/plain": repr(self), SPEEDS: {"n": self.n, "lines": self.lines}}

@@ -13,7 +13,7 @@ from nbformat.v4 import new_notebook
 import chapters
 
 sys.path.append(str(chapters.CHAPTERS))
-import judge  # noqa: E402 -- they lie beside the notebooks
+import speeds  # noqa: E402 -- they lie beside the notebooks
 import verdict  # noqa: E402
 
 TITLE = "Five reports on a circle, reproduced"
@@ -24,18 +24,26 @@ PREVIEW = (
 STYLE = """
 body.jp-Notebook { max-width: 60rem; margin: 0 auto; padding: 1rem; font-size: 16px; }
 .front { font-family: var(--jp-content-font-family); }
-h1 { margin: .2rem 0; } .front p { margin: .5rem 0; }
-.front table, .wide { border-collapse: collapse; font-size: 14px; margin: .5rem 0; }
+h1 { margin: .2rem 0; } .front p { margin: .5rem 0; line-height: 1.4; }
+.front table { border-collapse: collapse; font-size: 14px; margin: .5rem 0; }
 .front th, .front td { text-align: left; padding: .15rem .6rem; vertical-align: top; border-bottom: 1px solid #ddd; }
-.front td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.front td.n { text-align: right; font-variant-numeric: tabular-nums; } .front td span { white-space: nowrap; }
 .front caption { caption-side: top; text-align: left; font-weight: bold; padding: .3rem 0; }
 .scroll { overflow-x: auto; } img { max-width: 100%; height: auto; }
 figure { margin: .5rem 0; } figcaption { font-size: 14px; color: #444; max-width: 45rem; }
-details.code > summary { cursor: pointer; color: #666; font-size: 13px; margin-left: 1rem; }
+details.code > summary { cursor: pointer; color: #666; font: 13px sans-serif; margin-left: 1rem; }
 .banner { background: #fff3cd; border: 1px solid #cc9a06; padding: .5rem 1rem; }
-.jp-InputPrompt, .jp-OutputPrompt { display: none !important; } pre { overflow-x: auto; }
-@media print { details.code { display: none; }
-  body.jp-Notebook { max-width: none; } tr, figure { break-inside: avoid; } }
+.jp-InputPrompt, .jp-OutputPrompt { display: none !important; }
+pre, .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; word-break: normal; }
+.jp-RenderedMarkdown, mjx-container[display] { overflow-x: auto; overflow-y: hidden; max-width: 100%; }
+.front h2 { margin: 1rem 0 .3rem; }
+@media (max-width: 40rem) { body.jp-Notebook { padding: .6rem; } h1 { font-size: 1.5rem; }
+  .front th, .front td { padding: .15rem .3rem; } }
+@media print { details.code { display: none; } body.jp-Notebook { max-width: none; padding: 0; font-size: 12px; }
+  .scroll { overflow: visible; } .short { break-inside: avoid; }
+  .front th, .front td { padding: .1rem .25rem; } .front table { font-size: 9px; }
+  pre, .jp-OutputArea-output pre { font-size: 8.5px !important; white-space: pre-wrap; }
+  h1, h2, h3, caption, thead { break-after: avoid; } tr, figure { break-inside: avoid; } }
 """
 REFERENCES = [
     "Reports 000 to 004 on project 2 of EE-559, Deep learning, EPFL: their texts and tables.",
@@ -57,8 +65,10 @@ def tag(name, content, **attributes):
 
 def tabled(caption, head, rows):
     """A table; the cells are HTML, a number with its class `n`."""
-    lines = [tag("tr", "".join(tag("th", html.escape(word)) for word in head)), *(tag("tr", "".join(r)) for r in rows)]
-    return tag("div", tag("table", tag("caption", html.escape(caption)) + "".join(lines)), class_="scroll")
+    top = tag("thead", tag("tr", "".join(tag("th", html.escape(word)) for word in head)))
+    body = tag("tbody", "".join(tag("tr", "".join(row)) for row in rows))
+    short = " short" if len(rows) < 12 else ""  # on paper it stays whole
+    return tag("div", tag("table", tag("caption", html.escape(caption)) + top + body), class_=f"scroll{short}")
 
 
 def text(words):
@@ -66,9 +76,9 @@ def text(words):
     return tag("td", html.escape(words))
 
 
-def number(words):
-    """A cell of a number."""
-    return tag("td", html.escape(words), class_="n")
+def number(*words):
+    """A cell of a number, or of two with a slash between them, where a line may break."""
+    return tag("td", " / ".join(tag("span", html.escape(word)) for word in words), class_="n")
 
 
 def handed(parts, kind):
@@ -102,31 +112,32 @@ def table_2(found):
             errors = line["errors"]
 
             def both(form):
-                return number(" / ".join(form(errors[which]) for which in ("train", "test")))
+                return number(*(form(errors[which]) for which in ("train", "test")))
 
             marks = [line["verdict"], *["stated"] * line["stated"], *["chosen by the test error"] * line["chosen"]]
+            z = " / ".join(verdict.z_cell(errors[which]["z"]) for which in ("train", "test"))
             rows.append([
                 text(data["report"]), text(verdict.name(line)), both(lambda e: verdict.paper_cell(e["paper"])),
-                both(lambda e: verdict.cell(*e["minidl"][:2])), number(str(errors["test"]["minidl"][2])),
-                both(lambda e: verdict.cell(*e["PyTorch"][:2]) if e["PyTorch"] else "-"),
-                both(lambda e: verdict.z_cell(e["z"])), text(", ".join(filter(None, marks))),
+                both(lambda e: verdict.cell(*e["minidl"][:2])), number(verdict.count(errors["test"])),
+                both(lambda e: verdict.cell(*e["PyTorch"][:2])) if errors["test"]["PyTorch"] else number("-"),
+                number(z), text(", ".join(filter(None, marks))),
             ])  # fmt: skip
-    head = ["report", "reading", "paper, %", "minidl, %", "n", "PyTorch, %", "z", "verdict"]
+    head = ["report", "reading", "paper, %", "minidl, %", "n (PyTorch's)", "PyTorch, %", "z", "verdict"]
     caption = "Table 2. Every reading: training / test error, mean ± standard deviation of n networks"
     return tabled(caption + preview(), head, rows)
 
 
-def table_3(speeds):
+def table_3(data):
     """A line a network: a step alone, and in a stack, of minidl and of PyTorch, and their ratio."""
     rows = [
         [text(line["network"])]
         + [number(words) for how in ("alone", "stacked") for words in (
-            f"{line[how]['minidl']:.0f}", f"{line[how]['PyTorch']:.0f}", judge.ratio_cell(line[how]))]
-        for line in speeds["lines"]
+            f"{line[how]['minidl']:.0f}", f"{line[how]['PyTorch']:.0f}", speeds.ratio_cell(line[how]))]
+        for line in data["lines"]
     ]  # fmt: skip
-    head = ["network", "alone: minidl", "PyTorch", "ratio", f"one of {speeds['n']}: minidl", "PyTorch", "ratio"]
-    return tabled("Table 3. Microseconds a step and a network, measured in turns: medians; PyTorch's time over minidl's, "
-                  "with its least and largest round", head, rows)  # fmt: skip
+    head = ["network", "alone: minidl", "PyTorch", "ratio", f"one of {data['n']}: minidl", "PyTorch", "ratio"]
+    caption = "Table 3. Microseconds a step and a network, measured in turns: medians of the rounds; the ratio is "
+    return tabled(caption + "PyTorch's time over minidl's, with its least and largest round", head, rows)
 
 
 def abstract(found):
@@ -151,7 +162,8 @@ def abstract(found):
 
 def picture(parts):
     """The figure of the chapter, and its description."""
-    for cell in (cell for part in parts for cell in part.cells if chapters.PICTURE_TAG in cell.metadata.get("tags", [])):
+    cells = [cell for part in parts for cell in part.cells]
+    for cell in (cell for cell in cells if chapters.PICTURE_TAG in cell.metadata.get("tags", [])):
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 alt = "Figure 1. " + output.metadata.get("image/png", {}).get("alt", "")
@@ -162,7 +174,7 @@ def picture(parts):
 
 def front(parts, head):
     """What stands above the sections."""
-    found, speeds = reports(parts), handed(parts, judge.SPEEDS)
+    found, times = reports(parts), handed(parts, speeds.KIND)
     contents = [tag("li", tag("a", html.escape(part.title()), href=f"#{part.name}")) for part in parts]
     return "".join([
         tag("h1", TITLE), tag("p", "The minidl authors"),
@@ -172,7 +184,7 @@ def front(parts, head):
         tag("h2", "Contents"), tag("ol", "".join(contents)),
         picture(parts),
         tag("h2", "All readings") + table_2(found) if found else "",
-        tag("h2", "Speeds") + table_3(speeds[0]) if speeds else "",
+        tag("h2", "Speeds") + table_3(times[0]) if times else "",
         tag("h2", "What ran"), tag("pre", html.escape("\n".join(head))),
     ])  # fmt: skip
 
