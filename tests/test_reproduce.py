@@ -142,7 +142,7 @@ def test_a_preview_says_so_on_every_table(folder, capsys):
     assert table(capsys)[0] == "report 001: preview, no verdict; 2 / 3 %"
     html = page(folder)
     html = html[html.index("<h1>") :]
-    assert html.count("(preview: QUICK, no verdicts)</caption>") == 2 and "reproduced</td>" not in html
+    assert html.count("(preview: QUICK, no verdicts)</span></caption>") == 2 and "reproduced</td>" not in html
     assert "It excludes" not in html
 
 

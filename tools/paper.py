@@ -29,6 +29,7 @@ h1 { margin: .2rem 0; } .front p { margin: .5rem 0; line-height: 1.4; }
 .front th, .front td { text-align: left; padding: .15rem .6rem; vertical-align: top; border-bottom: 1px solid #ddd; }
 .front td.n { text-align: right; font-variant-numeric: tabular-nums; } .front td span { white-space: nowrap; }
 .front caption { caption-side: top; text-align: left; font-weight: bold; padding: .3rem 0; }
+.front caption span { display: block; max-width: calc(100vw - 2rem); }
 .scroll { overflow-x: auto; } img { max-width: 100%; height: auto; }
 figure { margin: .5rem 0; } figcaption { font-size: 14px; color: #444; max-width: 45rem; }
 details.code > summary { cursor: pointer; color: #666; font: 13px sans-serif; margin-left: 1rem; }
@@ -68,7 +69,7 @@ def tabled(caption, head, rows):
     top = tag("thead", tag("tr", "".join(tag("th", html.escape(word)) for word in head)))
     body = tag("tbody", "".join(tag("tr", "".join(row)) for row in rows))
     short = " short" if len(rows) < 12 else ""  # on paper it stays whole
-    return tag("div", tag("table", tag("caption", html.escape(caption)) + top + body), class_=f"scroll{short}")
+    return tag("div", tag("table", tag("caption", tag("span", html.escape(caption))) + top + body), class_=f"scroll{short}")
 
 
 def text(words):
