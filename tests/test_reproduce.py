@@ -196,6 +196,17 @@ def test_code_is_folded_and_figures_have_captions(folder, monkeypatch):
     assert re.search(r"<figcaption>Figure 2\. a line</figcaption>", html)
 
 
+def test_links_stay_on_the_page(folder):
+    part(folder, "18a_one", ROW.format("000", 0.1))
+    part(folder, "18b_two", ROW.format("001", 0.1))
+    notebook = nbformat.read(folder / "18b_two.ipynb", as_version=4)
+    words = "[one](18a_one.ipynb), [linear](04_linear.ipynb), [solved](solutions/18a_one.ipynb), [need](#The-need)"
+    notebook.cells.insert(1, new_markdown_cell(words))
+    nbformat.write(notebook, folder / "18b_two.ipynb")
+    reproduce.reproduce()
+    assert '<a href="#18a_one">one</a>, linear, solved, <a href="#18b_two-The-need">need</a>' in page(folder)
+
+
 def test_parts_without_a_table_are_refused(folder):
     part(folder, "18a_first", COUNT, tag="other")
     with pytest.raises(SystemExit, match="expected a cell tagged"):

@@ -5,6 +5,7 @@ Tables come from the reports that a part shows (`chapters/verdict.py`), figures 
 
 import html
 import os
+import pathlib
 import sys
 
 import bs4
@@ -68,8 +69,9 @@ def tabled(caption, head, rows):
     """A table; the cells are HTML, a number with its class `n`."""
     top = tag("thead", tag("tr", "".join(tag("th", html.escape(word)) for word in head)))
     body = tag("tbody", "".join(tag("tr", "".join(row)) for row in rows))
+    above = tag("caption", tag("span", html.escape(caption)))
     short = " short" if len(rows) < 12 else ""  # on paper it stays whole
-    return tag("div", tag("table", tag("caption", tag("span", html.escape(caption))) + top + body), class_=f"scroll{short}")
+    return tag("div", tag("table", above + top + body), class_=f"scroll{short}")
 
 
 def text(words):
@@ -222,11 +224,23 @@ def anchored(soup, names):
                 element["href"] = f"#{part}-{element['href'][1:]}"
 
 
+def linked(soup, names):
+    """A link to a part leads to its place on this page; one to another notebook, which no browser shows, is words."""
+    for link in soup.select('a[href*=".ipynb"]'):
+        name = pathlib.PurePosixPath(link["href"].partition("#")[0]).stem
+        if name in names and "solutions" not in link["href"]:
+            link["href"] = f"#{name}"
+        else:
+            link.unwrap()
+
+
 def write(parts, cells, head, tail, target):
     """Write the page: the front, then `cells`, among them an anchor for each part, then the references."""
     chapters.page(new_notebook(cells=cells, metadata=chapters.NOTEBOOK_METADATA), target, "../chapters/")
     soup = bs4.BeautifulSoup(target.read_text(encoding="utf-8"), "html.parser")
-    anchored(soup, {part.name for part in parts})
+    names = {part.name for part in parts}
+    anchored(soup, names)
+    linked(soup, names)
     folded(soup)
     captioned(soup)
     soup.title.string = TITLE
