@@ -32,7 +32,7 @@ h1 { margin: .2rem 0; } .front p { margin: .5rem 0; line-height: 1.4; }
 .front caption { caption-side: top; text-align: left; font-weight: bold; padding: .3rem 0; }
 .front caption span { display: block; max-width: calc(100vw - 2rem); }
 .scroll { overflow-x: auto; } img { max-width: 100%; height: auto; }
-figure { margin: .5rem 0; } figcaption { font-size: 14px; color: #444; max-width: 45rem; }
+figure { margin: .5rem 0; } figcaption { font: 14px sans-serif; color: #444; max-width: 45rem; }
 details.code > summary { cursor: pointer; color: #666; font: 13px sans-serif; margin-left: 1rem; }
 .banner { background: #fff3cd; border: 1px solid #cc9a06; padding: .5rem 1rem; }
 .jp-InputPrompt, .jp-OutputPrompt { display: none !important; }
@@ -44,8 +44,8 @@ pre, .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; word-break:
 @media print { details.code { display: none; } body.jp-Notebook { max-width: none; padding: 0; font-size: 12px; }
   .scroll { overflow: visible; } .short { break-inside: avoid; }
   .front th, .front td { padding: .1rem .25rem; } .front table { font-size: 9px; }
-  pre, .jp-OutputArea-output pre { font-size: 8.5px !important; white-space: pre-wrap; }
-  h1, h2, h3, caption, thead { break-after: avoid; } tr, figure { break-inside: avoid; } }
+  pre, .jp-OutputArea-output pre { font-size: 9.5px !important; white-space: pre-wrap; }
+  h1, h2, h3, caption, thead, p:has(+ table) { break-after: avoid; } tr, figure { break-inside: avoid; } }
 """
 REFERENCES = [
     "Reports 000 to 004 on project 2 of EE-559, Deep learning, EPFL: their texts and tables.",
