@@ -44,6 +44,7 @@ pre, .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; word-break:
 @media print { details.code { display: none; } body.jp-Notebook { max-width: none; padding: 0; font-size: 12px; }
   .scroll { overflow: visible; } .short { break-inside: avoid; }
   .front th, .front td { padding: .1rem .25rem; } .front table { font-size: 9px; }
+  mjx-container[display] { overflow: visible; font-size: 85% !important; }
   pre, .jp-OutputArea-output pre { font-size: 9.5px !important; white-space: pre-wrap; }
   h1, h2, h3, caption, thead, p:has(+ table) { break-after: avoid; } tr, figure { break-inside: avoid; } }
 """
