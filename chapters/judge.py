@@ -1,4 +1,4 @@
-"""PyTorch's side of chapter 18: the same networks with autograd, one by one, or many at once by `vmap`; and table rows.
+"""PyTorch's side of chapter 18: the same networks with autograd, one by one, or many at once by `vmap`.
 
 Written by hand, and no part of the package: here PyTorch's own modules, losses and optimisers are the judge.
 """
@@ -90,12 +90,3 @@ def percent(errors):
     """Mean and standard deviation of error rates, (R,), as the reports give them: `1.9 ± 0.6 %`."""
     errors = 100 * torch.as_tensor(errors, dtype=torch.float64)
     return f"{errors.mean():.1f} ± {errors.std():.1f} %"
-
-
-def row(report, reading, paper, ours, theirs, stuck, seconds):
-    """A line of the table that `make reproduce` prints."""
-    seconds = f"{seconds:.1f}" if isinstance(seconds, float) else seconds
-    return f"{report:4} {reading:40} {paper:>14} {ours:>14} {theirs:>14} {stuck:>7} {seconds:>8}"
-
-
-HEAD = row("", "reading", "paper", "minidl", "PyTorch", "stuck", "seconds")

@@ -9,7 +9,6 @@ import time
 
 import judge
 import torch
-from torch import nn
 
 import minidl
 from minidl import MSELoss, each, error_rate, fit, measure_each, one_hot, own, predict_each, stack, unstack
@@ -93,9 +92,10 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
           reduction="mean", rows=None, callbacks=(), schedule=None, **rules):  # fmt: skip
     """Train `build(p)` from each seed, on points, first weights and orders of its own.
 
-    `build` is one for all, or a list, one a network. `data` is (x, label, test_x, test_label), (R, N, ...), as
-    `circles` gives it; the first `rows` points train, the rest of them validate. Rules with one number a network are
-    tensors, (R,), and ours alone. Callbacks are ours alone, `schedule` is PyTorch's, as `judge.together` has it.
+    `build` is one for all, or a list, one a network; `loss` is a name in `p`, or a class. `data` is (x, label, test_x,
+    test_label), (R, N, ...), as `circles` gives it; the first `rows` points train, the rest of them validate. Rules
+    with one number a network are tensors, (R,), and ours alone. Callbacks are ours alone, `schedule` is PyTorch's, as
+    `judge.together` has it.
     """
     x, label, test_x, test_label = data
     builds = build if isinstance(build, list) else [build] * len(seeds)
@@ -105,11 +105,12 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
     cut = slice(rows), slice(rows, None)
     pairs = [(x[:, part].contiguous(), t[:, part].contiguous()) for part in cut]
     orders = [torch.Generator().manual_seed(seed) for seed in seeds]
+    kind = getattr(p, loss) if isinstance(loss, str) else loss
     started = time.perf_counter()
     if p is mini:
         model = stack(models)
         history = fit(
-            model, getattr(p, loss)(reduction=reduction), each(getattr(p, rule))(model.parameters(), **rules),
+            model, kind(reduction=reduction), each(getattr(p, rule))(model.parameters(), **rules),
             own(*pairs[0]), epochs=epochs, batch_size=batch_size, shuffle=shuffle, generator=orders, progress=False,
             callbacks=callbacks, validation=None if rows is None else own(*pairs[1]))  # fmt: skip
         found = dict(loss=torch.stack(history.loss), step_loss=torch.stack(history.step_loss), model=model,
@@ -117,7 +118,7 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
                      predict=lambda x: predict_each(model, x))  # fmt: skip
     else:
         answer, steps = judge.together(
-            models, getattr(nn, loss)(reduction=reduction), lambda params: getattr(torch.optim, rule)(params, **rules),
+            models, kind(reduction=reduction), lambda params: getattr(torch.optim, rule)(params, **rules),
             pairs[0], epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders,
             schedule=schedule)  # fmt: skip
         found = dict(loss=steps.double().reshape(epochs, -1, len(models)).mean(1), step_loss=steps, predict=answer)

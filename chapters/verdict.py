@@ -206,7 +206,13 @@ def paper_cell(pair):
     return f"{mean:g}" if std is None else f"{mean:g} ± {std:g}"
 
 
-HEAD = f"{'':4} {'reading':36} {'error, %':8} {'paper':>12} {'minidl':>12} {'n':>4} {'PyTorch':>12} {'z':>5}"
+def count(errors):
+    """How many networks; PyTorch's in parentheses, where they are not as many."""
+    ours, theirs = errors["minidl"][2], (errors["PyTorch"] or errors["minidl"])[2]
+    return f"{ours}" if ours == theirs else f"{ours} ({theirs})"
+
+
+HEAD = f"{'':4} {'reading, its errors in %':36} {'':5} {'paper':>11} {'minidl':>12} {'n':>8} {'PyTorch':>12} {'z':>5}"
 
 
 def table(data):
@@ -218,7 +224,7 @@ def table(data):
             e = line["errors"][which]
             theirs, paper = cell(*e["PyTorch"][:2]) if e["PyTorch"] else "-", paper_cell(e["paper"])
             lines.append(
-                f"{data['report'] if which == 'train' else '':4} {words[:36]:36} {which:8} {paper:>12} "
-                f"{cell(*e['minidl'][:2]):>12} {e['minidl'][2]:>4} {theirs:>12} {z_cell(e['z']):>5}"
+                f"{data['report'] if which == 'train' else '':4} {words[:36]:36} {which:5} {paper:>11} "
+                f"{cell(*e['minidl'][:2]):>12} {count(e):>8} {theirs:>12} {z_cell(e['z']):>5}"
             )
     return lines

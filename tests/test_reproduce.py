@@ -33,9 +33,6 @@ def part(folder, name, *sources, tag=reproduce.TABLE_TAG):
 ALL = ["18a_one", "18b_two", "18c_three"]
 
 
-ALL = ["18a_one", "18b_two", "18c_three"]
-
-
 def parts(folder, **further):
     """Three parts. Each adds its name to the file `ran`, then come its cells of `further`, then a table of one row."""
     for name in ALL:
@@ -138,6 +135,50 @@ def test_reports_make_the_front(folder, monkeypatch, capsys):
     assert html.index("reproduced</td>") < html.index("not reproduced</td>") and "https://" not in style_free(html)
 
 
+def test_a_preview_says_so_on_every_table(folder, capsys):
+    shutil.copy(HERE / "verdict.py", folder)
+    part(folder, "18a_one", REPORT.format("001", "[0.1, 0.11]"))
+    reproduce.reproduce()
+    assert table(capsys)[0] == "report 001: preview, no verdict; 2 / 3 %"
+    html = page(folder)
+    html = html[html.index("<h1>") :]
+    assert html.count("(preview: QUICK, no verdicts)</span></caption>") == 2 and "reproduced</td>" not in html
+    assert "It excludes" not in html
+
+
+SPEEDS = """
+from speeds import Speeds
+speeds = Speeds(50)
+speeds.add("000", ([1e-6] * 3, [2e-6, 4e-6, 3e-6]), ([8e-6], [4e-6]))
+speeds
+"""
+
+
+def test_speeds_are_table_3(folder, capsys):
+    """Medians of the rounds, and the median of their ratios with the least and the largest."""
+    shutil.copy(HERE / "speeds.py", folder)
+    part(folder, "18a_one", SPEEDS)
+    reproduce.reproduce()
+    assert table(capsys)[:2] == [
+        "µs a step        alone   PyTorch             ratio   one of 50   PyTorch             ratio",
+        "000                  1         3  3.0 (2.0 to 4.0)           8         4  0.5 (0.5 to 0.5)",
+    ]
+    row = re.search(r"<td>000</td>(.*?)</tr>", page(folder))[1]
+    cells = re.findall(r"<span>(.*?)</span>", row)
+    assert cells == ["1", "3", "3.0 (2.0 to 4.0)", "8", "4", "0.5 (0.5 to 0.5)"]
+
+
+def test_the_picture_is_figure_1(folder):
+    show = "import io\nfrom IPython.display import Image, display\nfrom matplotlib import pyplot\n"
+    show += "pyplot.plot([1, 2]); b = io.BytesIO(); pyplot.savefig(b); pyplot.close()\n"
+    show += "display(Image(b.getvalue()), metadata={'image/png': {'alt': 'six regions'}})"
+    part(folder, "18a_one", show, tag="picture")
+    part(folder, "18b_two", ROW.format("000", 0.1))
+    reproduce.reproduce()
+    html = page(folder)
+    assert html.index("<figcaption>Figure 1. six regions</figcaption>") < html.index("What ran")
+
+
 def style_free(html):
     """What a browser might fetch: sources, and links of style sheets."""
     return " ".join(re.findall(r'(?:src|href)="([^"]*)"', re.sub(r"<a .*?>", "", html)))
@@ -153,6 +194,17 @@ def test_code_is_folded_and_figures_have_captions(folder, monkeypatch):
     html = page(folder)
     assert html.count('<details class="code">') == 2 and "<details open" not in html
     assert re.search(r"<figcaption>Figure 2\. a line</figcaption>", html)
+
+
+def test_links_stay_on_the_page(folder):
+    part(folder, "18a_one", ROW.format("000", 0.1))
+    part(folder, "18b_two", ROW.format("001", 0.1))
+    notebook = nbformat.read(folder / "18b_two.ipynb", as_version=4)
+    words = "[one](18a_one.ipynb), [linear](04_linear.ipynb), [solved](solutions/18a_one.ipynb), [need](#The-need)"
+    notebook.cells.insert(1, new_markdown_cell(words))
+    nbformat.write(notebook, folder / "18b_two.ipynb")
+    reproduce.reproduce()
+    assert '<a href="#18a_one">one</a>, linear, solved, <a href="#18b_two-The-need">need</a>' in page(folder)
 
 
 def test_parts_without_a_table_are_refused(folder):

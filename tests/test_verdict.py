@@ -150,7 +150,7 @@ def test_the_table():
     lines = repr(made).splitlines()
     assert lines[0] == HEAD and len(HEAD) == 100
     assert lines[1] == (
-        "009  near: A                              train         2 ± 0.5    2.0 ± 0.5   50            -   0.0"
+        "009  near: A                              train     2 ± 0.5    2.0 ± 0.5       50            -   0.0"
     )
     assert lines[2].startswith("       compatible, chosen by it ")
     assert lines[3] == "report 009: not reproduced" and max(map(len, lines)) <= 100

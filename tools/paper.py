@@ -3,9 +3,9 @@
 Tables come from the reports that a part shows (`chapters/verdict.py`), figures and sections from its cells.
 """
 
-import base64
 import html
 import os
+import pathlib
 import sys
 
 import bs4
@@ -14,7 +14,8 @@ from nbformat.v4 import new_notebook
 import chapters
 
 sys.path.append(str(chapters.CHAPTERS))
-import verdict  # noqa: E402 -- it lies beside the notebooks
+import speeds  # noqa: E402 -- they lie beside the notebooks
+import verdict  # noqa: E402
 
 TITLE = "Five reports on a circle, reproduced"
 PREVIEW = (
@@ -24,18 +25,28 @@ PREVIEW = (
 STYLE = """
 body.jp-Notebook { max-width: 60rem; margin: 0 auto; padding: 1rem; font-size: 16px; }
 .front { font-family: var(--jp-content-font-family); }
-h1 { margin: .2rem 0; } .front p { margin: .5rem 0; }
-.front table, .wide { border-collapse: collapse; font-size: 14px; margin: .5rem 0; }
+h1 { margin: .2rem 0; } .front p { margin: .5rem 0; line-height: 1.4; }
+.front table { border-collapse: collapse; font-size: 14px; margin: .5rem 0; }
 .front th, .front td { text-align: left; padding: .15rem .6rem; vertical-align: top; border-bottom: 1px solid #ddd; }
-.front td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.front td.n { text-align: right; font-variant-numeric: tabular-nums; } .front td span { white-space: nowrap; }
 .front caption { caption-side: top; text-align: left; font-weight: bold; padding: .3rem 0; }
+.front caption span { display: block; max-width: calc(100vw - 2rem); }
 .scroll { overflow-x: auto; } img { max-width: 100%; height: auto; }
-figure { margin: .5rem 0; } figcaption { font-size: 14px; color: #444; max-width: 45rem; }
-details.code > summary { cursor: pointer; color: #666; font-size: 13px; margin-left: 1rem; }
+figure { margin: .5rem 0; } figcaption { font: 14px sans-serif; color: #444; max-width: 45rem; }
+details.code > summary { cursor: pointer; color: #666; font: 13px sans-serif; margin-left: 1rem; }
 .banner { background: #fff3cd; border: 1px solid #cc9a06; padding: .5rem 1rem; }
-.jp-InputPrompt, .jp-OutputPrompt { display: none !important; } pre { overflow-x: auto; }
-@media print { details.code { display: none; }
-  body.jp-Notebook { max-width: none; } tr, figure { break-inside: avoid; } }
+.jp-InputPrompt, .jp-OutputPrompt { display: none !important; }
+pre, .jp-OutputArea-output pre { overflow-x: auto; white-space: pre; word-break: normal; }
+.jp-RenderedMarkdown, mjx-container[display] { overflow-x: auto; overflow-y: hidden; max-width: 100%; }
+.front h2 { margin: 1rem 0 .3rem; }
+@media (max-width: 40rem) { body.jp-Notebook { padding: .6rem; } h1 { font-size: 1.5rem; }
+  .front th, .front td { padding: .15rem .3rem; } }
+@media print { details.code { display: none; } body.jp-Notebook { max-width: none; padding: 0; font-size: 12px; }
+  .scroll { overflow: visible; } .short { break-inside: avoid; }
+  .front th, .front td { padding: .1rem .25rem; } .front table { font-size: 9px; }
+  mjx-container[display] { overflow: visible; font-size: 85% !important; }
+  pre, .jp-OutputArea-output pre { font-size: 9.5px !important; white-space: pre-wrap; }
+  h1, h2, h3, caption, thead, p:has(+ table) { break-after: avoid; } tr, figure { break-inside: avoid; } }
 """
 REFERENCES = [
     "Reports 000 to 004 on project 2 of EE-559, Deep learning, EPFL: their texts and tables.",
@@ -57,8 +68,11 @@ def tag(name, content, **attributes):
 
 def tabled(caption, head, rows):
     """A table; the cells are HTML, a number with its class `n`."""
-    lines = [tag("tr", "".join(tag("th", html.escape(word)) for word in head)), *(tag("tr", "".join(r)) for r in rows)]
-    return tag("div", tag("table", tag("caption", html.escape(caption)) + "".join(lines)), class_="scroll")
+    top = tag("thead", tag("tr", "".join(tag("th", html.escape(word)) for word in head)))
+    body = tag("tbody", "".join(tag("tr", "".join(row)) for row in rows))
+    above = tag("caption", tag("span", html.escape(caption)))
+    short = " short" if len(rows) < 12 else ""  # on paper it stays whole
+    return tag("div", tag("table", above + top + body), class_=f"scroll{short}")
 
 
 def text(words):
@@ -66,22 +80,32 @@ def text(words):
     return tag("td", html.escape(words))
 
 
-def number(words):
-    """A cell of a number."""
-    return tag("td", html.escape(words), class_="n")
+def number(*words):
+    """A cell of a number, or of two with a slash between them, where a line may break."""
+    return tag("td", " / ".join(tag("span", html.escape(word)) for word in words), class_="n")
+
+
+def handed(parts, kind):
+    """What the parts hand over of a kind."""
+    outputs = [output for part in parts for cell in part.cells for output in cell.get("outputs", [])]
+    return [output["data"][kind] for output in outputs if kind in output.get("data", {})]
 
 
 def reports(parts):
-    """What the parts hand over, in the order of the reports' numbers."""
-    outputs = [output for part in parts for cell in part.cells for output in cell.get("outputs", [])]
-    found = [output["data"][verdict.KIND] for output in outputs if verdict.KIND in output.get("data", {})]
-    return sorted(found, key=lambda data: data["report"])
+    """What the parts say of the reports, in the order of their numbers."""
+    return sorted(handed(parts, verdict.KIND), key=lambda data: data["report"])
+
+
+def preview():
+    """Whether QUICK is set: every table says so."""
+    return " (preview: QUICK, no verdicts)" if os.environ.get("QUICK") else ""
 
 
 def table_1(found):
     """A line a report: what it claims, and the verdict."""
-    rows = [[text(d["report"]), text(d["claims"]), text(d["verdict"])] for d in found]
-    return tabled("Table 1. The reports and the verdict of the rule", ["report", "its table", "verdict"], rows)
+    rows = [[text(d["report"]), text(d["claims"]), text(d["verdict"] or "preview")] for d in found]
+    head = ["report", "its table (theirs)", "verdict"]
+    return tabled("Table 1. The reports and the verdict of the rule" + preview(), head, rows)
 
 
 def table_2(found):
@@ -92,66 +116,79 @@ def table_2(found):
             errors = line["errors"]
 
             def both(form):
-                return number(" / ".join(form(errors[which]) for which in ("train", "test")))
+                return number(*(form(errors[which]) for which in ("train", "test")))
 
             marks = [line["verdict"], *["stated"] * line["stated"], *["chosen by the test error"] * line["chosen"]]
+            z = " / ".join(verdict.z_cell(errors[which]["z"]) for which in ("train", "test"))
             rows.append([
                 text(data["report"]), text(verdict.name(line)), both(lambda e: verdict.paper_cell(e["paper"])),
-                both(lambda e: verdict.cell(*e["minidl"][:2])), number(str(errors["test"]["minidl"][2])),
-                both(lambda e: verdict.cell(*e["PyTorch"][:2]) if e["PyTorch"] else "-"),
-                both(lambda e: verdict.z_cell(e["z"])), text(", ".join(filter(None, marks))),
+                both(lambda e: verdict.cell(*e["minidl"][:2])), number(verdict.count(errors["test"])),
+                both(lambda e: verdict.cell(*e["PyTorch"][:2])) if errors["test"]["PyTorch"] else number("-"),
+                number(z), text(", ".join(filter(None, marks))),
             ])  # fmt: skip
-    head = ["report", "reading", "paper, %", "minidl, %", "n", "PyTorch, %", "z", "verdict"]
-    return tabled("Table 2. Every reading: training / test error, mean ± standard deviation of n networks", head, rows)
+    head = ["report", "reading", "paper, %", "minidl, %", "n (PyTorch's)", "PyTorch, %", "z", "verdict"]
+    caption = "Table 2. Every reading: training / test error, mean ± standard deviation of n networks"
+    return tabled(caption + preview(), head, rows)
 
 
-def table_3(found):
-    """The seconds of a reading's stack of n networks."""
+def table_3(data):
+    """A line a network: a step alone, and in a stack, of minidl and of PyTorch, and their ratio."""
     rows = [
-        [text(data["report"]), text(verdict.name(line)), number(str(line["errors"]["test"]["minidl"][2])),
-         number(f"{line['seconds']:.1f}")]
-        for data in found for line in data["lines"] if line["seconds"]
+        [text(line["network"])]
+        + [number(words) for how in ("alone", "stacked") for words in (
+            f"{line[how]['minidl']:.0f}", f"{line[how]['PyTorch']:.0f}", speeds.ratio_cell(line[how]))]
+        for line in data["lines"]
     ]  # fmt: skip
-    return tabled("Table 3. What the computer took", ["report", "reading", "n", "seconds, minidl"], rows)
+    head = ["network", "alone: minidl", "PyTorch", "ratio", f"one of {data['n']}: minidl", "PyTorch", "ratio"]
+    caption = "Table 3. Microseconds a step and a network, measured in turns: medians of the rounds; the ratio is "
+    return tabled(caption + "PyTorch's time over minidl's, with its least and largest round", head, rows)
 
 
 def abstract(found):
     """About 150 words; the counts are those of the tables."""
     verdicts = [data["verdict"] for data in found]
     lines = [line for data in found for line in data["lines"]]
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts) if v) or "no verdict"
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts) if v)
     out = sum(line["verdict"] == "excluded" for line in lines)
+    result = f"Of {len(found)} reports, the rule finds: {counts}. It excludes {out} of {len(lines)} readings."
     return (
         "Five student reports built small deep-learning frameworks and tested them on one task: to tell the points "
-        "inside a circle from those outside. Each prints a few error rates, often of a single run, and leaves part of "
+        "inside a circle from those outside. Each prints a few error rates, some of a single run, and leaves part of "
         "its configuration open. We write each report's network, loss, initialisation and optimiser in minidl, a "
-        "framework whose every formula is derived by hand, and train it as often as the statistics need, under each "
-        "reading that the text allows. One rule, stated before any number, decides: a reading is excluded when its "
-        "mean training or test error differs from the report's by Welch's test at p below 0.0027, after Holm's "
-        f"correction over all readings of that report. Of {len(found)} reports, the rule finds: {counts}. It excludes "
-        f"{out} of {len(lines)} readings. PyTorch, trained beside from the same seeds, gives the same losses at every "
-        "step where the arithmetic is the same, and the same distribution where it is not."
+        "framework whose every formula is derived by hand, and train it many times under each reading that we tried. "
+        "One rule, stated before any number, decides: a reading is excluded when its mean training or test error "
+        "differs from the report's at p below 0.0027, after Holm's correction over all readings of that report. What "
+        f"is not excluded is compatible at best, which is little. {'' if preview() else result + ' '}PyTorch trains "
+        "beside minidl from the same seeds: with the same loss at every step, to the last bit, where the arithmetic "
+        "is the same, and to rounding where it is not."
     )
+
+
+def picture(parts):
+    """The figure of the chapter, and its description."""
+    cells = [cell for part in parts for cell in part.cells]
+    for cell in (cell for cell in cells if chapters.PICTURE_TAG in cell.metadata.get("tags", [])):
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                alt = "Figure 1. " + output.metadata.get("image/png", {}).get("alt", "")
+                image = tag("img", "", alt=alt, src="data:image/png;base64," + output.data["image/png"].strip())
+                return tag("figure", image.removesuffix("</img>") + tag("figcaption", html.escape(alt)))
+    return ""
 
 
 def front(parts, head):
     """What stands above the sections."""
-    found = reports(parts)
+    found, times = reports(parts), handed(parts, speeds.KIND)
     contents = [tag("li", tag("a", html.escape(part.title()), href=f"#{part.name}")) for part in parts]
-    picture = next((image for part in parts for image in chapters.pictures(part)), None)
-    shown = ""
-    if picture:
-        data = base64.b64encode(picture).decode()
-        alt = "Figure 1. A decision region of each network, beside the true circle."
-        shown = tag("figure", f'<img alt="{alt}" src="data:image/png;base64,{data}"/>' + tag("figcaption", alt))
     return "".join([
         tag("h1", TITLE), tag("p", "The minidl authors"),
-        tag("p", html.escape(PREVIEW), class_="banner") if os.environ.get("QUICK") else "",
+        tag("p", html.escape(PREVIEW), class_="banner") if preview() else "",
         table_1(found) if found else "",
-        tag("h2", "Abstract"), tag("p", html.escape(abstract(found))) if found else "",
+        tag("h2", "Abstract") + tag("p", html.escape(abstract(found))) if found else "",
         tag("h2", "Contents"), tag("ol", "".join(contents)),
-        tag("h2", "All readings"), table_2(found) + table_3(found) if found else "",
-        shown,
+        picture(parts),
+        tag("h2", "All readings") + table_2(found) if found else "",
+        tag("h2", "Speeds") + table_3(times[0]) if times else "",
         tag("h2", "What ran"), tag("pre", html.escape("\n".join(head))),
     ])  # fmt: skip
 
@@ -188,11 +225,23 @@ def anchored(soup, names):
                 element["href"] = f"#{part}-{element['href'][1:]}"
 
 
+def linked(soup, names):
+    """A link to a part leads to its place on this page; one to another notebook, which no browser shows, is words."""
+    for link in soup.select('a[href*=".ipynb"]'):
+        name = pathlib.PurePosixPath(link["href"].partition("#")[0]).stem
+        if name in names and "solutions" not in link["href"]:
+            link["href"] = f"#{name}"
+        else:
+            link.unwrap()
+
+
 def write(parts, cells, head, tail, target):
     """Write the page: the front, then `cells`, among them an anchor for each part, then the references."""
     chapters.page(new_notebook(cells=cells, metadata=chapters.NOTEBOOK_METADATA), target, "../chapters/")
     soup = bs4.BeautifulSoup(target.read_text(encoding="utf-8"), "html.parser")
-    anchored(soup, {part.name for part in parts})
+    names = {part.name for part in parts}
+    anchored(soup, names)
+    linked(soup, names)
     folded(soup)
     captioned(soup)
     soup.title.string = TITLE

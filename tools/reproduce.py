@@ -205,11 +205,20 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def table(parts):
-    """The lines of all parts under one head, and what failed."""
-    lines = [f"report {data['report']}: {data['verdict']}; {data['claims']}" for data in paper.reports(parts)]
+    """The lines of all parts, each head once, and what failed; above them a line a report."""
+    lines = [
+        line
+        for data in paper.reports(parts)
+        for line in textwrap.wrap(
+            f"report {data['report']}: {data['verdict'] or 'preview, no verdict'}; {data['claims']}",
+            100, subsequent_indent=" " * 12)
+    ]  # fmt: skip
     lines += [""] * bool(lines)
+    heads = set()
     for part in parts:
-        lines += [row for row in part.rows() if row not in lines[:1]]
+        rows = part.rows()
+        lines += [row for row in rows if row not in heads]
+        heads |= {rows[0]} if rows else set()
         lines += [f"{part.name}: {part.error.splitlines()[0]}"] if part.error else []
     return lines
 
