@@ -79,7 +79,7 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
     """
     x, label, test_x, test_label = data
     models = [seeded(build, seed, p) for seed in seeds]
-    out = models[0](x[0, :1]).shape[-1]
+    out = models[0](x[0]).shape[-1]
     t = targets(label, out)
     cut = slice(rows), slice(rows, None)
     pairs = [(x[:, part].contiguous(), t[:, part].contiguous()) for part in cut]
