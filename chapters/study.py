@@ -70,12 +70,25 @@ class Run:
         return self.train, self.test
 
 
+class Watch:
+    """A callback: look(epoch, predict) at the stack after each epoch."""
+
+    whole = True
+
+    def __init__(self, look):
+        self.look = look
+
+    def on_epoch_end(self, run):
+        self.look(run.epoch, lambda x: predict_each(run.model, x))
+
+
 def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, batch_size=100, shuffle=True,
-          reduction="mean", rows=None, callbacks=(), **rules):  # fmt: skip
+          reduction="mean", rows=None, callbacks=(), watch=None, **rules):  # fmt: skip
     """Train `build(p)` from each seed, on points, first weights and orders of its own.
 
     `data` is (x, label, test_x, test_label), (R, N, ...), as `circles` gives it; the first `rows` points train, the
-    rest of them validate. Rules with one number a network are tensors, (R,), and ours alone. Callbacks are ours alone.
+    rest of them validate. `watch(epoch, predict)` looks at the networks after each epoch. Rules with one number a
+    network are tensors, (R,), and ours alone. Callbacks are ours alone.
     """
     x, label, test_x, test_label = data
     models = [seeded(build, seed, p) for seed in seeds]
@@ -90,13 +103,15 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
         history = fit(
             model, getattr(p, loss)(reduction=reduction), each(getattr(p, rule))(model.parameters(), **rules),
             own(*pairs[0]), epochs=epochs, batch_size=batch_size, shuffle=shuffle, generator=orders, progress=False,
-            callbacks=callbacks, validation=None if rows is None else own(*pairs[1]))  # fmt: skip
+            callbacks=[*callbacks, *([Watch(watch)] if watch else [])],
+            validation=None if rows is None else own(*pairs[1]))  # fmt: skip
         found = dict(loss=torch.stack(history.loss), step_loss=torch.stack(history.step_loss), model=model,
                      history=history, predict=lambda x: predict_each(model, x))  # fmt: skip
     else:
         answer, steps = judge.together(
             models, getattr(nn, loss)(reduction=reduction), lambda params: getattr(torch.optim, rule)(params, **rules),
-            pairs[0], epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders)  # fmt: skip
+            pairs[0], epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders,
+            watch=watch)  # fmt: skip
         found = dict(loss=steps.double().reshape(epochs, -1, len(models)).mean(1), step_loss=steps, predict=answer)
     seconds = time.perf_counter() - started
     errors = [error_rates(found["predict"](x), label) for x, label in (
