@@ -9,7 +9,6 @@ import time
 
 import judge
 import torch
-from torch import nn
 
 import minidl
 from minidl import MSELoss, each, error_rate, fit, measure_each, one_hot, own, predict_each, stack
@@ -70,6 +69,26 @@ class Run:
         return self.train, self.test
 
 
+class Rated(torch.optim.SGD):
+    """PyTorch's gradient descent for a stack, with a rate for each network, (R,)."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=1.0)
+        self.rates = lr
+
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad * self.rates.reshape(-1, *[1] * (p.dim() - 1))
+        super().step()
+
+
+def optimizer(rule, params, **rules):
+    """PyTorch's, for a stack."""
+    if isinstance(rules["lr"], torch.Tensor):
+        return Rated(params, **rules)
+    return getattr(torch.optim, rule)(params, fused=True, **rules)  # one call for all parameters
+
+
 class Watch:
     """A callback: look(epoch, predict) at the stack after each epoch."""
 
@@ -86,9 +105,10 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
           reduction="mean", rows=None, callbacks=(), watch=None, **rules):  # fmt: skip
     """Train `build(p)` from each seed, on points, first weights and orders of its own.
 
-    `data` is (x, label, test_x, test_label), (R, N, ...), as `circles` gives it; the first `rows` points train, the
-    rest of them validate. `watch(epoch, predict)` looks at the networks after each epoch. Rules with one number a
-    network are tensors, (R,), and ours alone. Callbacks are ours alone.
+    `loss` is a name in `p`, or a class. `data` is (x, label, test_x, test_label), (R, N, ...), as `circles` gives it;
+    the first `rows` points train, the rest of them validate. `watch(epoch, predict)` looks at the networks after each
+    epoch. Rules with one number a network are tensors, (R,); but the rate of gradient descent, they are ours alone, and
+    so are callbacks.
     """
     x, label, test_x, test_label = data
     models = [seeded(build, seed, p) for seed in seeds]
@@ -97,11 +117,12 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
     cut = slice(rows), slice(rows, None)
     pairs = [(x[:, part].contiguous(), t[:, part].contiguous()) for part in cut]
     orders = [torch.Generator().manual_seed(seed) for seed in seeds]
+    kind = getattr(p, loss) if isinstance(loss, str) else loss
     started = time.perf_counter()
     if p is mini:
         model = stack(models)
         history = fit(
-            model, getattr(p, loss)(reduction=reduction), each(getattr(p, rule))(model.parameters(), **rules),
+            model, kind(reduction=reduction), each(getattr(p, rule))(model.parameters(), **rules),
             own(*pairs[0]), epochs=epochs, batch_size=batch_size, shuffle=shuffle, generator=orders, progress=False,
             callbacks=[*callbacks, *([Watch(watch)] if watch else [])],
             validation=None if rows is None else own(*pairs[1]))  # fmt: skip
@@ -109,9 +130,8 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
                      history=history, predict=lambda x: predict_each(model, x))  # fmt: skip
     else:
         answer, steps = judge.together(
-            models, getattr(nn, loss)(reduction=reduction), lambda params: getattr(torch.optim, rule)(params, **rules),
-            pairs[0], epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders,
-            watch=watch)  # fmt: skip
+            models, kind(reduction=reduction), lambda params: optimizer(rule, params, **rules), pairs[0],
+             epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders, watch=watch)  # fmt: skip
         found = dict(loss=steps.double().reshape(epochs, -1, len(models)).mean(1), step_loss=steps, predict=answer)
     seconds = time.perf_counter() - started
     errors = [error_rates(found["predict"](x), label) for x, label in (
