@@ -88,19 +88,52 @@ class Run:
             error=None if self.error is None else self.error[:, at])  # fmt: skip
 
 
+class Rated(torch.optim.SGD):
+    """PyTorch's gradient descent for a stack, with a rate for each network, (R,)."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=1.0)
+        self.rates = lr
+
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad * self.rates.reshape(-1, *[1] * (p.dim() - 1))
+        super().step()
+
+
+def optimizer(rule, params, **rules):
+    """PyTorch's, for a stack."""
+    if isinstance(rules["lr"], torch.Tensor):
+        return Rated(params, **rules)
+    return getattr(torch.optim, rule)(params, fused=True, **rules)  # one call for all parameters
+
+
+class Watch:
+    """A callback: look(epoch, predict) at the stack after each epoch."""
+
+    whole = True
+
+    def __init__(self, look):
+        self.look = look
+
+    def on_epoch_end(self, run):
+        self.look(run.epoch, lambda x: predict_each(run.model, x))
+
+
 def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, batch_size=100, shuffle=True,
-          reduction="mean", rows=None, callbacks=(), schedule=None, **rules):  # fmt: skip
+          reduction="mean", rows=None, callbacks=(), schedule=None, watch=None, **rules):  # fmt: skip
     """Train `build(p)` from each seed, on points, first weights and orders of its own.
 
     `build` is one for all, or a list, one a network; `loss` is a name in `p`, or a class. `data` is (x, label, test_x,
-    test_label), (R, N, ...), as `circles` gives it; the first `rows` points train, the rest of them validate. Rules
-    with one number a network are tensors, (R,), and ours alone. Callbacks are ours alone, `schedule` is PyTorch's, as
+    test_label), (R, N, ...), as `circles` gives it; the first `rows` points train, the rest of them validate.
+    `watch(epoch, predict)` looks at the networks after each epoch. Rules with one number a network are tensors, (R,);
+    but the rate of gradient descent, they are ours alone, and so are callbacks; `schedule` is PyTorch's, as
     `judge.together` has it.
     """
     x, label, test_x, test_label = data
     builds = build if isinstance(build, list) else [build] * len(seeds)
     models = [seeded(one, seed, p) for one, seed in zip(builds, seeds, strict=True)]
-    out = models[0](x[0, :1]).shape[-1]
+    out = models[0](x[0]).shape[-1]
     t = targets(label, out)
     cut = slice(rows), slice(rows, None)
     pairs = [(x[:, part].contiguous(), t[:, part].contiguous()) for part in cut]
@@ -112,15 +145,16 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
         history = fit(
             model, kind(reduction=reduction), each(getattr(p, rule))(model.parameters(), **rules),
             own(*pairs[0]), epochs=epochs, batch_size=batch_size, shuffle=shuffle, generator=orders, progress=False,
-            callbacks=callbacks, validation=None if rows is None else own(*pairs[1]))  # fmt: skip
+            callbacks=[*callbacks, *([Watch(watch)] if watch else [])],
+            validation=None if rows is None else own(*pairs[1]))  # fmt: skip
         found = dict(loss=torch.stack(history.loss), step_loss=torch.stack(history.step_loss), model=model,
                      error=torch.stack(history.metric), history=history,
                      predict=lambda x: predict_each(model, x))  # fmt: skip
     else:
         answer, steps = judge.together(
-            models, kind(reduction=reduction), lambda params: getattr(torch.optim, rule)(params, **rules),
-            pairs[0], epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders,
-            schedule=schedule)  # fmt: skip
+            models, kind(reduction=reduction), lambda params: optimizer(rule, params, **rules), pairs[0],
+            epochs=epochs, batch_size=batch_size, shuffle=shuffle, generators=orders, schedule=schedule,
+            watch=watch)  # fmt: skip
         found = dict(loss=steps.double().reshape(epochs, -1, len(models)).mean(1), step_loss=steps, predict=answer)
     seconds = time.perf_counter() - started
     errors = [error_rates(found["predict"](x), label) for x, label in (
