@@ -30,6 +30,7 @@ from torch.nn import functional
 import chapters
 import minidl
 from minidl.losses import Terms
+from minidl.module import check_floating
 
 F32, F64 = torch.float32, torch.float64
 LIMITS = {"differences": 1e-9, "vjp": 1e-12, "torch.nn": 1e-12, "symbolic": 1e-12, "torch.optim": 1e-12}
@@ -433,7 +434,9 @@ def certificate(package=minidl, small=False, only=None):
                     yield from judge_optimizer(name, thing, rules, dtype)
         elif issubclass(thing, minidl.Part | minidl.Optimizer):
             yield row(name, "nobody: certificate.py does not know it", "any", (), math.inf, 0.0)
-    for name in sorted(n for n, f in vars(package.init).items() if inspect.isfunction(f) and not n.startswith("_")):
+    for name in sorted(
+        n for n, f in vars(package.init).items() if inspect.isfunction(f) and n[0] != "_" and f is not check_floating
+    ):
         if only not in (None, name):
             continue
         if name in INITS:
