@@ -69,7 +69,6 @@ def check_shares(who, name, t):
 # %% ../chapters/06_losses.ipynb #04e0ecad
 class Loss(Terms):
     """Terms that refuse what does not fit, and go backward once.
-
     Raises: as `check_pair`; ValueError for an unknown reduction;
     RuntimeError for `backward` without a `forward` of its own.
     """
@@ -222,7 +221,6 @@ def log_shares(x, axis):
 # %% ../chapters/06_losses.ipynb #266b20dd
 class CrossEntropyLoss(Loss):
     """L = -mean over samples of sum_k t_k log softmax(output)_k.
-
     Its gradient is (softmax(output) - t) / N, if shares t add up to 1.
     Shape: output and target as `class_shares` takes them -> ().
     Raises: as `check_classes` and `check_shares`; for the smoothing too.

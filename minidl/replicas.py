@@ -171,7 +171,6 @@ def unstack(stacked):
 # %% ../chapters/12a_replicas.ipynb #r12e0001
 class Each(Part):
     """R losses from a plain criterion: each of its own rows.
-
     Shape: output (R, N, ...), target with R in front, or without if it
     is `shared` -> (R,); backward like output.
     Raises: as the criterion; ValueError for another shape of the target.
@@ -337,7 +336,6 @@ class Own(tuple):
 
 def own(x, t):
     """Data of their own for R networks: x (R, N, ...), t (R, N, ...).
-
     Raises: ValueError if x and t differ in networks or rows.
     """
     check_rows("own", x, t)
@@ -349,7 +347,6 @@ def own(x, t):
 
 def predict_each(models, x, batch_size=1000):
     """`predict` for a stack: x (N, in), or (R, N, in) -> (R, N, out).
-
     Raises: ValueError for no rows, or a batch size below 1.
     """
     check_rows("predict_each", x)
