@@ -21,7 +21,7 @@ export MALLOC_TRIM_THRESHOLD_ := 1073741824
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 unexport JUPYTER_PATH MPLBACKEND PIP_PREFIX PIP_TARGET PYTHONHOME PYTHONPATH PYTHONWARNINGS
 
-.PHONY: help setup reproduce test lab export run chapter check certificate fuzz browser versions bench portable clean
+.PHONY: help setup reproduce test lab export run chapter check certificate fuzz mutants browser versions bench portable clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -93,6 +93,13 @@ $(VENV)/.browser: $(READY)
 	$(PY) -m pip install -c constraints.txt -e ".[browser]"
 	@touch $@
 
+mutants: $(VENV)/.mutants ## how many wrong lines the tests notice: hours, and it goes on where it stopped; FILES="init optim"
+	@$(PY) tools/mutants.py $(FILES)
+
+$(VENV)/.mutants: $(READY)
+	$(PY) -m pip install -c constraints.txt -e ".[mutants]"
+	@touch $@
+
 versions: $(READY) ## run all that make test runs with other Pythons and torches, in build/versions: hours, and 17 GB
 	$(PY) tools/versions.py
 
@@ -103,5 +110,5 @@ portable: $(READY) ## run the chapters as other machines would, and from other s
 	@$(PY) tools/portable.py $(if $(ONLY),--only $(ONLY))
 
 clean: ## remove the environment, build/ and caches
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build mutants *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK, NOTES, REASONS = ROOT / "mutants", ROOT / "build" / "mutants.json", ROOT / "tests" / "survivors.json"
 KILLED = {1, 3, 24, 36, 152, 255, -24, -9, -11}  # a test failed, or it never ended
 NOT_RUN = None
+LEFT_OUT = {"__init__", "plots", "ranks"}  # names alone; pictures; processes
 GOALS = {name: 98 for name in ("linear", "activations", "losses", "init", "optim", "dropout")}  # percent; else 90
 
 
@@ -83,7 +84,7 @@ def table(files, notes, reasons):
         words = messages(WORK / "minidl" / f"{file}.py")
         texts = {name for name in codes if name.split(".")[-1] in words}
         killed = {name for name, code in codes.items() if code in KILLED} - texts
-        late = {name for name in codes if notes.get(name)} - killed - texts
+        late = {name for name in codes if notes.get(file, {}).get(name)} - killed - texts
         left = set(codes) - texts - killed - late
         score, goal = 100 * (1 - len(left) / max(1, len(codes) - len(texts))), GOALS.get(file, 90)
         unrun = [name for name, code in codes.items() if code is NOT_RUN]
@@ -99,13 +100,12 @@ def table(files, notes, reasons):
 
 
 def main():
-    files = sorted(path.stem for path in (ROOT / "minidl").glob("*.py") if path.stem != "__init__")
+    files = sorted(path.stem for path in (ROOT / "minidl").glob("*.py") if path.stem not in LEFT_OUT)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", choices=[*files, []], help="of minidl, without .py; none: all")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is known")
     asked = parser.parse_args()
     files = asked.files or files
-    notes = json.loads(NOTES.read_text(encoding="utf-8")) if NOTES.exists() else {}
     if not asked.table:
         # one thread: a forked process cannot use its parent's
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -114,12 +114,17 @@ def main():
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", children, *names]
         if subprocess.run(command, cwd=ROOT, env=environment).returncode:
             sys.exit("mutants: mutmut stopped, see above")
+    notes = json.loads(NOTES.read_text(encoding="utf-8")) if NOTES.exists() else {}
+    if not asked.table:
         for file in files:
+            source = (ROOT / "minidl" / f"{file}.py").read_text(encoding="utf-8")
+            if notes.get(file, {}).get("source") != source:  # numbers of mutants may have moved
+                notes[file] = {"source": source}
             codes = json.loads((WORK / "minidl" / f"{file}.py.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
             words = messages(WORK / "minidl" / f"{file}.py")
             for name, code in codes.items():
-                if code not in KILLED and name not in notes and name.split(".")[-1] not in words:
-                    notes[name] = noticed(name, file)
+                if code not in KILLED and name not in notes[file] and name.split(".")[-1] not in words:
+                    notes[file][name] = noticed(name, file)
                     NOTES.parent.mkdir(exist_ok=True)
                     NOTES.write_text(json.dumps(notes, indent=1), encoding="utf-8")
     reasons = json.loads(REASONS.read_text(encoding="utf-8")) if REASONS.exists() else {}
