@@ -5,6 +5,7 @@ on the loopback. What runs on them stands in this module; `killing` and its like
 """
 
 import contextlib
+import errno
 import functools
 import importlib.util
 import multiprocessing
@@ -260,9 +261,13 @@ def test_ctrl_c_while_the_caller_writes(monkeypatch, serial, tmp_path):
     assert missing(path) == []
 
 
-def test_a_full_disk_ends_the_sweep(pool, tmp_path):
-    with pytest.raises(OSError, match="non-existent directory"):
-        run(executor=pool, path=tmp_path / "no" / "rows.csv")
+def test_a_full_disk_ends_the_sweep(pool, tmp_path, monkeypatch):
+    def full(path, rows):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sweeps, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(executor=pool, path=tmp_path / "rows.csv")
 
 
 @pytest.mark.parametrize("name", ["build", "data", "callbacks", "metric", "configurations"])

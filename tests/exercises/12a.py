@@ -30,7 +30,7 @@ WRONG = {
         "gradients are right before they are clipped": "answer_3 = [1, 1, 0, 0]",
         "(b): a network's step hangs on its neighbours": "answer_3 = [1, 1, 1, 1]",
         "(a): each network has a length of its own": "answer_3 = [1, 0, 1, 0]",
-        "gradcheck cannot see what comes after backward": "answer_3 = [0, 0, 0, 1]",
+        "gradcheck cannot see what comes after backward": "answer_3 = [0, 1, 0, 0]",
         "not yet, and no mistake that is known here": "answer_3 = [0, 1, 0, 1]",
     },
 }
