@@ -153,7 +153,9 @@ def test_wrong_inputs_of_optimizers(name):
     for sample in wrong:
         given = sample.optimizer_error_input
         params = [torch.ones(1)] if given.params is None else given.params
-        with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected .*, got |__init__\w*\(\) got .* 'foreach'"):
+        with pytest.raises(
+            (TypeError, ValueError), match=rf"^{name}: expected .*, got |__init__\w*\(\) got .* 'foreach'"
+        ):
             getattr(minidl, name)(params, **{"lr": 0.1} | given.kwargs)
             pytest.fail(given.desc)
 

@@ -366,7 +366,6 @@ def test_optimizers(name):
         (SGD, dict(lr=0.1, momentum=torch.tensor([0.0, 0.1, 0.1]), nesterov=True), "nesterov with momentum > 0"),
         (AdamW, dict(weight_decay=torch.tensor([0.1, -0.1, 0.1])), "EachAdamW: expected 0 <= weight_decay < inf"),
     ],
-    ids=str,
 )
 def test_bad_numbers_of_replicas(kind, arguments, rule):
     with pytest.raises(ValueError, match=rule):

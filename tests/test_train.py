@@ -257,7 +257,6 @@ def test_a_loss_that_is_not_finite_changes_nothing():
         (dict(validation=(X[:9], LABEL[:9].float())), r"expected a target of shape \(9, 2\), got \(9,\)"),
         (dict(validation=(X[:9, :1], T[:9])), r"Linear\(2, 25\): expected an input of shape \(\*, 2\)"),
     ],
-    ids=str,
 )
 def test_refuses_before_anything_changes(options, rule):
     model = network()
