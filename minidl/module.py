@@ -74,7 +74,7 @@ class Chain(Part):
 
     def forward(self, x):
         for part in self.layers:
-            x = part(x)
+            x = part.forward(x)
         return x
 
     def backward(self, dy):
@@ -242,8 +242,8 @@ def check_floating(who, t):
 def changes(t):
     """How often a tensor was changed in place, where PyTorch counts."""
     try:
-        return t._version
-    except (AttributeError, RuntimeError):
+        return getattr(t, "_version", None)
+    except RuntimeError:
         return None
 
 # %% ../chapters/03b_framework.ipynb #m03b0010
@@ -267,13 +267,15 @@ def checked_forward(forward):
 # %% ../chapters/03b_framework.ipynb #m03b0b12
 def checked_backward(backward):
     """`backward`, behind the rules for order, shape and dtype."""
-    takes_flag = "input_grad" in inspect.signature(backward).parameters
+    run = backward
+    if "input_grad" not in inspect.signature(backward).parameters:
+        def run(self, dy, input_grad):            # it takes dy alone
+            return backward(self, dy)
 
     @functools.wraps(backward)
     def checked(self, dy, input_grad=True):
-        flag = (input_grad,) if takes_flag else ()
         if type(self).backward is not checked:    # super().backward(dy)
-            return backward(self, dy, *flag)
+            return run(self, dy, input_grad)
         if not self.waiting:
             raise RuntimeError(f"{self._who()}: expected a forward before "
                                f"each backward, got none")
@@ -288,7 +290,7 @@ def checked_backward(backward):
                              f"{tuple(self.output_shape)}, got "
                              f"{tuple(dy.shape)}")
         self.waiting = False
-        dx = backward(self, dy.detach() if dy.requires_grad else dy, *flag)
+        dx = run(self, dy.detach() if dy.requires_grad else dy, input_grad)
         return dx if input_grad else None
 
     return checked

@@ -28,7 +28,7 @@ ALLOWED = {
     "types and constants": """
         torch.Generator torch.Tensor torch.dtype torch.float64 torch.inf torch.int64""",
     "creation": """
-        .clone .new_ones .new_tensor torch.arange torch.as_tensor torch.empty torch.empty_like torch.eye torch.full
+        .clone .new_tensor torch.arange torch.as_tensor torch.empty torch.empty_like torch.eye torch.full
         torch.linspace
         torch.ones_like torch.tensor torch.zeros_like""",
     "random": """
