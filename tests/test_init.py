@@ -73,6 +73,11 @@ def test_a_stack_has_the_fans_of_one_network():
 def test_refuses():
     with pytest.raises(ValueError, match=r"init: expected a weight of shape \(..., out, in\), got \(3,\)"):
         init.xavier_normal_(torch.ones(3))
+    with pytest.raises(ValueError, match=r"init: expected a weight of shape \(..., out, in\), got \(0, 3\)"):
+        init.xavier_normal_(torch.ones(0, 3))
+    with pytest.raises(TypeError, match="^init: expected a tensor of floating numbers"):
+        init.xavier_normal_(torch.ones(2, 3, dtype=torch.int64))
+    assert init.xavier_normal_(torch.zeros(1, 1)) != 0  # the smallest weight
     with pytest.raises(ValueError, match="'fan_in' or 'fan_out', got 'fan'"):
         init.kaiming_normal_(torch.ones(2, 3), mode="fan")
     with pytest.raises(ValueError, match="expected one of .* got 'gelu'"):

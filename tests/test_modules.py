@@ -32,7 +32,7 @@ from minidl import (
     gradcheck,
     one_hot,
 )
-from minidl.losses import Loss
+from minidl.losses import Loss, Terms
 from minidl.replicas import Each
 
 F64 = torch.float64
@@ -356,7 +356,17 @@ def test_a_loss_of_ones_own():
         criterion(output, target[0])
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (1, 2), (3,), (4, 3, 2), (2, 3, 2, 2)], ids=str)
+def test_terms_are_averaged_unless_told_otherwise():
+    class Cube(Terms):
+        def losses(self, output, target):
+            return (output - target) ** 3
+
+    output, target = torch.randn(4, 3, dtype=F64), torch.randn(4, 3, dtype=F64)
+    assert torch.equal(Cube()(output, target), ((output - target) ** 3).mean())
+    assert torch.equal(Cube("sum")(output, target), ((output - target) ** 3).sum())
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (1, 2), (5, 1), (3,), (4, 3, 2), (2, 3, 2, 2)], ids=str)
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_cross_entropy(shape, smoothing, reduction):
@@ -464,6 +474,13 @@ def test_dropout_keeps_the_mean_and_spreads():
     for p in (-0.1, 1.5):
         with pytest.raises(ValueError, match=rf"Dropout: expected p in \[0, 1\], got {p}"):
             Dropout(p)
+
+
+def test_dropout_of_half_is_the_default_and_of_nothing_draws_nothing():
+    assert Dropout().p == nn.Dropout().p == 0.5
+    state = torch.get_rng_state()
+    Dropout(0)(torch.ones(3))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_linear_refuses():

@@ -207,8 +207,13 @@ def test_state_goes_on_where_it_stopped(make):
     second = make([p], 5)
     second.load_state_dict(state)
     assert second.lr == 0.1
+    middle = p.clone()
     run(3, second, p)
     assert torch.equal(p, whole)
+    third = make([middle], 5)
+    third.load_state_dict(state)  # the second copied it, and left it as it was
+    run(3, third, middle)
+    assert torch.equal(middle, whole)
 
 
 def test_a_wrong_state_loads_nothing():

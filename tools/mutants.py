@@ -2,8 +2,10 @@
 
 `make mutants` takes hours and goes on where it was interrupted; `make mutants FILES="init optim"` takes these alone.
 A mutant that survives the tests is shown to the notebooks that derive its file. What survives these too stands in
-tests/survivors.json, with the reason (equivalent, speed, debt), or is new. Mutants of the texts of errors are counted
-apart: a test that pins every word would only write the text twice.
+tests/survivors.json, with the reason, or is new: "equivalent", no argument that is allowed tells the two apart;
+"speed", the same values, slower or faster; "debt", a wrong line that nothing notices. The score is what is killed,
+of the mutants that are neither equivalent nor a matter of speed. Mutants of the texts of errors are counted apart
+too: a test that pins every word would only write the text twice.
 """
 
 import argparse
@@ -77,25 +79,28 @@ def noticed(name, file):
 
 def table(files, notes, reasons):
     """Print a line a file; the number of files below their goal, or with a mutant that has not been run."""
-    print(f"{'':12}{'mutants':>8}{'tests':>7}{'notebooks':>10}{'texts':>7}{'left':>6}{'score':>8}{'goal':>6}")
-    below, new = 0, []
+    columns = ("mutants", "tests", "notebooks", "texts", "equivalent", "speed", "debt", "new", "score", "goal")
+    print(f"{'':12}" + "".join(f"{column:>{max(7, len(column) + 2)}}" for column in columns))
+    below, known = 0, []
     for file in files:
         codes = json.loads((WORK / "minidl" / f"{file}.py.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
         words = messages(WORK / "minidl" / f"{file}.py")
         texts = {name for name in codes if name.split(".")[-1] in words}
         killed = {name for name, code in codes.items() if code in KILLED} - texts
         late = {name for name in codes if notes.get(file, {}).get(name)} - killed - texts
-        left = set(codes) - texts - killed - late
-        score, goal = 100 * (1 - len(left) / max(1, len(codes) - len(texts))), GOALS.get(file, 90)
-        unrun = [name for name, code in codes.items() if code is NOT_RUN]
+        left = [change(name) for name in sorted(set(codes) - texts - killed - late)]
+        why = [reasons.get(file, {}).get(what, "new") for what in left]
+        found = len(killed) + len(late)
+        score = 100 * found / max(1, found + sum(reason.split(":")[0] in ("debt", "new") for reason in why))
+        unrun, goal = [name for name, code in codes.items() if code is NOT_RUN], GOALS.get(file, 90)
         below += score < goal or bool(unrun)
-        print(
-            f"{file:12}{len(codes):8}{len(killed):7}{len(late):10}{len(texts):7}{len(left):6}{score:7.1f}%{goal:5}%"
-            + (f"  {len(unrun)} not run" if unrun else "")
-        )
-        new += [(file, change(name)) for name in sorted(left)]
-    for file, what in new:
-        print(f"{file}: {reasons.get(file, {}).get(what, 'new')}: {what}")
+        kinds = [sum(reason.split(":")[0] == kind for reason in why) for kind in columns[4:8]]
+        row = [len(codes), len(killed), len(late), len(texts), *kinds, f"{score:.1f}%", f"{goal}%"]
+        line = "".join(f"{value:>{max(7, len(column) + 2)}}" for value, column in zip(row, columns, strict=True))
+        print(f"{file:12}{line}" + (f"  {len(unrun)} not run" if unrun else ""))
+        known += [(file, *pair) for pair in zip(why, left, strict=True)]
+    for file, reason, what in known:
+        print(f"{file}: {reason}: {what}")
     return below
 
 
