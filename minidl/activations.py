@@ -40,8 +40,8 @@ class Sigmoid(Module):
         return self.kept
 
     def backward(self, dy):
-        y = self.kept                             # below: PyTorch's order
-        return (ONE.to(y) - y).mul_(dy).mul_(y)   # a bare 1 is slower
+        y = self.kept                             # PyTorch's order
+        return (ONE - y).mul_(dy).mul_(y)         # a bare 1 is slower
 
 # %% ../chapters/05_activations.ipynb #31f57383
 class Tanh(Module):

@@ -299,6 +299,11 @@ def test_clipping_is_pytorchs(limit, dtype):
     assert all(torch.equal(p.grad, q.grad) for p, q in zip(ours.parameters(), theirs.parameters()))
 
 
+def test_clipping_refuses_what_has_no_length():
+    with pytest.raises(TypeError, match=r"^clip_grad_norm_: expected a tensor of floating numbers, got torch.int64"):
+        clip_grad_norm_([torch.ones(2), torch.ones(2, dtype=torch.int64)], 1.0)
+
+
 def test_clipping_in_every_step():
     class ByHand:
         norms = []
@@ -331,15 +336,24 @@ def test_restarts_when_still_and_wrong():
 
 
 @pytest.mark.parametrize(
-    "losses, restarts", [([10.0, 10.05], 1), ([10.0, 10.2], 0), ([0.1, 0.1005], 1), ([0.1, 0.102], 0)]
+    "losses, restarts, metric, options",
+    [
+        ([10.0, 10.05], 1, 0.5, {"tolerance": 0.01}),
+        ([10.0, 10.2], 0, 0.5, {"tolerance": 0.01}),
+        ([0.1, 0.1005], 1, 0.5, {"tolerance": 0.01}),
+        ([0.1, 0.102], 0, 0.5, {"tolerance": 0.01}),
+        ([1.0, 1.0009], 1, 0.41, {}),  # one in a thousand, and above 0.4
+        ([1.0, 1.0011], 0, 0.41, {}),
+        ([1.0, 1.0], 0, 0.4, {}),  # and not at 0.4
+    ],
 )
-def test_still_is_relative(losses, restarts):
-    model, rule = network(), RestartWhenStuck(lambda model, generator: None, tolerance=0.01)
+def test_still_is_relative(losses, restarts, metric, options):
+    model, rule = network(), RestartWhenStuck(lambda model, generator: None, **options)
     run = types.SimpleNamespace(model=model, optimizer=SGD(model.parameters(), 0.1), history=History(), generator=None)
     rule.on_fit_start(run)
     for loss in losses:
         run.history.loss.append(loss)
-        run.history.metric.append(0.5)
+        run.history.metric.append(metric)
         rule.on_epoch_end(run)
     assert rule.restarts == restarts
 
@@ -370,6 +384,8 @@ def test_statistics():
     assert list(looking.activations) == ["0", "1", "2"]
     assert all(len(seen) == 4 for seen in [*looking.gradients.values(), *looking.activations.values()])
     assert math.isclose(looking.activations["2"][-1], model(X[:100]).square().mean().sqrt().item(), rel_tol=1e-6)
+    looking.on_epoch_end(types.SimpleNamespace(model=model, train=(X, T)))  # of 150 rows, the first 100
+    assert looking.activations["0"][-1] == looking.activations["0"][-2] != predict(model[0], X).square().mean().sqrt()
     assert math.isclose(looking.gradients["0.weight"][-1], model[0].weight.grad.square().mean() ** 0.5, rel_tol=1e-6)
 
 
@@ -380,7 +396,13 @@ def test_summary():
     table = summary(model)
     assert repr(table) == str(table)
     assert [line.split()[0] for line in table.splitlines()] == ["name", "0", "1.0", "1.1", "15"]
-    assert "(150, 3)" in table and table.splitlines()[1].endswith(" 9")
+    assert table.splitlines() == [
+        "name  module                                             output    parameters",
+        "0     Linear(in_features=2, out_features=3, bias=True)   (150, 3)           9",
+        "1.0   Tanh()                                             (150, 3)           0",
+        "1.1   Linear(in_features=3, out_features=2, bias=False)  (150, 2)           6",
+        "15 parameters",
+    ]
 
 
 def parts(make):
@@ -456,6 +478,27 @@ def changed(parts):
     memory = [{k: v for k, v in vars(c).items() if k != "init"} for c in callbacks]
     tensors = [*model.parameters(), *(g.get_state() for g in generators), torch.get_rng_state()]
     return str(([t.tolist() for t in tensors], optimizer.state_dict(), history, memory))
+
+
+def test_a_state_is_copied_when_it_is_loaded():
+    first, second = EarlyStopping(3), EarlyStopping(3)
+    model = network()
+    train(model, SGD(model.parameters(), 0.1), 2, [first], validation=HELD)
+    state = first.state_dict()
+    second.load_state_dict(state)
+    second.state["0.weight"].zero_()
+    assert state["state"]["0.weight"].any() and first.state["0.weight"].any()
+
+
+def test_generators_are_set_all_or_none(tmp_path):
+    save(tmp_path / "model.pt", network(), generator=[torch.Generator().manual_seed(i) for i in (1, 2)])
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    state["generator"][1] = torch.zeros(3, dtype=torch.uint8)
+    torch.save(state, tmp_path / "model.pt")
+    own = [torch.Generator().manual_seed(i) for i in (5, 6)]
+    with pytest.raises(RuntimeError):
+        load(tmp_path / "model.pt", network(1), generator=own)
+    assert torch.equal(own[0].get_state(), torch.Generator().manual_seed(5).get_state())
 
 
 @pytest.mark.parametrize(
@@ -571,7 +614,12 @@ def test_a_killed_save_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "model.pt", network(1))
-    assert (tmp_path / "model.pt").read_bytes() == old
+    assert (tmp_path / "model.pt").read_bytes() == old and os.listdir(tmp_path) == ["model.pt"]
+
+
+def test_a_save_that_cannot_clean_up_says_why_it_failed(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        save(tmp_path / "nowhere" / "model.pt", network(0))
 
 
 def test_a_process_killed_while_saving_leaves_a_whole_file(tmp_path):

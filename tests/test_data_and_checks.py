@@ -89,6 +89,16 @@ def test_split_loses_nothing(n, fraction):
         split(x, x[1:], fraction)
 
 
+def test_split_holds_a_tenth_back_and_draws_from_the_generator():
+    x, state = torch.arange(40), torch.get_rng_state()
+    first, second = (split(x, x, generator=seeded(3)) for _ in range(2))
+    assert len(first[1][0]) == 4 and torch.equal(first[0][0], second[0][0])
+    assert torch.equal(torch.get_rng_state(), state)
+    for fraction in (2, 1.5, -0.1, "half", math.nan):
+        with pytest.raises(ValueError, match="at least one row on each side"):
+            split(x, x, fraction)
+
+
 def test_numeric_grad():
     x = torch.randn(2, 3, dtype=F64)
     before, leaf = x.clone(), x.clone().requires_grad_()
@@ -144,3 +154,12 @@ def test_diagnose():
     assert [diagnose(a, 4, known) for a in (None, 4, 0.25)] == ["not answered yet", "right", "upside down"]
     assert diagnose(torch.ones(2), 4, known) == "not yet: expected the shape (), got (2,)"
     assert diagnose(5, 4, known) == "not yet, and no mistake that is known here"
+    assert diagnose(lambda: 4, 4, known) == "right"
+    assert diagnose(..., 4, known) == "not answered yet"
+    assert diagnose((4,), 4, known) == "not yet: expected a number, list or tensor, got a tuple"
+    assert diagnose(lambda: int("four"), 4, known).startswith("not yet: ValueError: invalid literal")
+    assert "\n" not in diagnose(lambda: torch.ones(2) @ torch.ones(3), 4, known)
+    for off, word in ((1 + 9e-5, "right"), (1 + 1.1e-4, "not yet, and no mistake that is known here")):
+        assert diagnose(4 * off, 4, known) == word
+    for off, word in ((9e-7, "right"), (1.1e-6, "not yet, and no mistake that is known here")):
+        assert diagnose(off, 0, known) == word

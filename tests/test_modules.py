@@ -356,6 +356,44 @@ def test_a_loss_of_ones_own():
         criterion(output, target[0])
 
 
+def test_a_subclass_has_every_check():
+    """It is defined here, where a mutant of what a definition does is at work."""
+
+    class Twice(Module):
+        def forward(self, x):
+            self.kept = x
+            return 2 * x
+
+        def backward(self, dy):
+            return 2 * dy
+
+    class Flagged(Twice):
+        def backward(self, dy, input_grad=True):
+            self.asked = input_grad
+            return super().backward(dy)
+
+    for module in (Twice(), Flagged()):
+        x = torch.randn(3, 2)
+        with pytest.raises(TypeError, match="expected a tensor of floating numbers, got torch.int64"):
+            module(torch.ones(2, dtype=torch.int64))
+        with pytest.raises(RuntimeError, match="expected a forward before each backward"):
+            module.backward(x)
+        assert torch.equal(module(x), 2 * x) and torch.equal(module.backward(x), 2 * x)
+        module(x)
+        with pytest.raises(ValueError, match=r"expected dy of shape \(3, 2\), got \(2,\)"):
+            module.backward(x[0])
+        assert module.backward(x, input_grad=False) is None
+    assert module.asked is False  # handed on to who takes it
+
+
+def test_param_pairs_each_parameter_with_its_gradient():
+    module = Linear(3, 2)
+    assert [g.any().item() for _, g in module.param()] == [False, False]
+    module(torch.randn(4, 3))
+    module.backward(torch.randn(4, 2))
+    assert all(p is q and g is q.grad for (p, g), q in zip(module.param(), module.parameters(), strict=True))
+
+
 def test_terms_are_averaged_unless_told_otherwise():
     class Cube(Terms):
         def losses(self, output, target):

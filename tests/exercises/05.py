@@ -58,4 +58,4 @@ WRONG = {
     },
 }
 
-LINES = ["return (one - y).mul_(dy).mul_(y)"]
+LINES = ["return (ONE - y).mul_(dy).mul_(y)"]

@@ -2,16 +2,16 @@
 
 WRONG = {
     "answer_1": {
-        "nobody needs the gradient for the data": "answer_1 = [37_800_000, 49, 200 / (200 + 1890)]",
-        "backward has two products for each layer": "answer_1 = [12_600_000, 49, 200 / (200 + 630)]",
-        "only the inner layers grow a hundredfold": "answer_1 = [40_000_000, 49, 200 / (200 + 2000)]",
+        "nobody needs the gradient for the data": "answer_1 = [37_800_000, 48, 200 / (200 + 1890)]",
+        "backward has two products for each layer": "answer_1 = [12_600_000, 48, 200 / (200 + 630)]",
+        "only the inner layers grow a hundredfold": "answer_1 = [40_000_000, 48, 200 / (200 + 2000)]",
         "a call does not know how large its matrices are": "answer_1 = [37_750_000, 490, 200 / (200 + 1887.5)]",
         "each layer has more than one call": "answer_1 = [37_750_000, 8, 200 / (200 + 1887.5)]",
-        "the share of the two together: divide by their sum": "answer_1 = [37_750_000, 49, 200 / 1887.5]",
-        "that share is the arithmetic's": "answer_1 = [37_750_000, 49, 1887.5 / (200 + 1887.5)]",
-        "the share is in percent": "answer_1 = [37_750_000, 49, 20_000 / (200 + 1887.5)]",
-        "not yet: expected the shape (3,), got (2,)": "answer_1 = [37_750_000, 49]",
-        "not yet, and no mistake that is known here": "answer_1 = [4_000_000, 49, 0.5]",
+        "the share of the two together: divide by their sum": "answer_1 = [37_750_000, 48, 200 / 1887.5]",
+        "that share is the arithmetic's": "answer_1 = [37_750_000, 48, 1887.5 / (200 + 1887.5)]",
+        "the share is in percent": "answer_1 = [37_750_000, 48, 20_000 / (200 + 1887.5)]",
+        "not yet: expected the shape (3,), got (2,)": "answer_1 = [37_750_000, 48]",
+        "not yet, and no mistake that is known here": "answer_1 = [4_000_000, 48, 0.5]",
     },
     "tanh_back": {
         "right, but by PyTorch's own kernel: do it in two calls": """
