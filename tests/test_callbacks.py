@@ -401,7 +401,7 @@ def test_summary():
         "0     Linear(in_features=2, out_features=3, bias=True)   (150, 3)           9",
         "1.0   Tanh()                                             (150, 3)           0",
         "1.1   Linear(in_features=3, out_features=2, bias=False)  (150, 2)           6",
-        "15 parameters",
+        "15".rjust(77),
     ]
 
 
