@@ -211,6 +211,20 @@ def test_every_file_and_name_has_one_owner():
     assert twice == []
 
 
+def test_the_map_gives_each_chapters_minutes():
+    (path,) = (path for path in PATHS if path.name.startswith("00_"))
+    rows = dict(re.findall(r"(?m)^\| (\d\d[a-g]?) \|[^|]*\|[^|]*\| ([\d +]+?) \|", prose(NOTEBOOKS[path])))
+    own = {}
+    for path in PATHS:
+        if path.parent.name == "chapters":
+            head = " ".join(prose(NOTEBOOKS[path])[:2000].split())
+            found = re.search(
+                r"\*\*reading\*\* (\d+) minutes, \*\*exercises\*\* (\d+)|\*\*about\*\* (\d+) minutes", head
+            )
+            own[path.name.split("_")[0]] = found[3] or f"{found[1]} + {found[2]}"
+    assert rows == own
+
+
 def test_few_seeds_are_fixed():
     assert list(fixed(*NOTEBOOKS.values())) == []
 
