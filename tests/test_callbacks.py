@@ -480,6 +480,13 @@ def changed(parts):
     return str(([t.tolist() for t in tensors], optimizer.state_dict(), history, memory))
 
 
+def test_early_stopping_waits_for_a_loss_that_is_less():
+    """A rate of zero: all losses are equal, and the first is the best."""
+    model = network()
+    history = train(model, SGD(model.parameters(), 0.0), 9, [EarlyStopping(2)], validation=HELD)
+    assert len(history) == 3 and EarlyStopping().patience == 10
+
+
 def test_a_state_is_copied_when_it_is_loaded():
     first, second = EarlyStopping(3), EarlyStopping(3)
     model = network()

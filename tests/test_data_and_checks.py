@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl import Linear, Sequential, Tanh, batches, check_close, circle, gradcheck, numeric_grad, one_hot
-from minidl.checks import diagnose
+from minidl.checks import diagnose, looks_like
 from minidl.data import split, standardize
 
 F64 = torch.float64
@@ -38,6 +38,8 @@ def test_one_hot():
         one_hot(torch.ones(2))
     with pytest.raises(ValueError, match=r"expected labels in \[0, 2\), got -1 to 2"):
         one_hot(torch.tensor([2, -1]))
+    with pytest.raises(ValueError, match=r"expected labels in \[0, 2\), got 0 to 2"):
+        one_hot(torch.tensor([0, 2]))
 
 
 def test_standardize_uses_the_training_statistics():
@@ -49,8 +51,20 @@ def test_standardize_uses_the_training_statistics():
     assert torch.equal(standardize(train), a)
     with pytest.raises(ValueError, match="at least 2 training rows, got 1"):
         standardize(train[:1])
-    with pytest.raises(ValueError, match="expected features that vary"):
-        standardize(torch.ones(4, 2))
+    one_constant, too_small = torch.rand(9, 2), torch.tensor([[0.0], [1e-200]], dtype=F64)  # squared: 0
+    one_constant[:, 1] = 0.1
+    for rows in (torch.ones(4, 2), one_constant, too_small):
+        with pytest.raises(ValueError, match="expected features that vary"):
+            standardize(rows)
+    for rows in (train[:, 0], train[:, :2]):
+        with pytest.raises(ValueError, match=r"standardize: expected rows \(N, features\), got"):
+            standardize(train, rows)
+    with pytest.raises(ValueError, match=r"standardize: expected rows \(N, features\), got \(50,\)"):
+        standardize(train[:, 0])
+    many = torch.randn(4, 50, 3, dtype=F64)  # four data sets
+    each = [standardize(data, test) for data in many]
+    for found, wanted in zip(standardize(many, test.expand(4, 7, 3)), zip(*each, strict=True), strict=True):
+        check_close(found, torch.stack(wanted))
 
 
 @given(n=st.integers(1, 60), size=st.integers(1, 70), drop=st.booleans(), shuffle=st.booleans())
@@ -122,6 +136,27 @@ def test_check_close_names_the_worst_entry():
     ):
         with pytest.raises(AssertionError, match=message):
             check_close(wrong, a, name="dx")
+    with pytest.raises(AssertionError, match=r"^tensor\[1\]: expected 2, got nan \(2 of 2 entries differ\)"):
+        check_close(torch.tensor([5.0, math.nan]), torch.tensor([1.0, 2.0]))
+    check_close(a, a, rtol=0, atol=0)
+
+
+def test_a_difference_looks_like_a_slip():
+    right = torch.tensor([1.0, 2.0, 5.0], dtype=F64)
+    for factor, words in (
+        (-1, "right but for the sign"),
+        (0, "like zeros"),
+        (2, "twice the right one"),
+        (0.5, "half of the right one"),
+        (3, "3 times too large: a sum for a mean?"),
+        (1 / 3, "3 times too small: a mean for a sum?"),
+        (100.001, "100 times too large: a sum for a mean?"),
+        (2.5, "2.5 times the right one"),
+        (-3, "-3 times the right one"),
+        (1.25, "1.25 times the right one"),
+    ):
+        assert looks_like(factor * right, right) == f"; it looks {words}"
+    assert looks_like(2 * right[:2], right[:2]) == ""  # of two entries, one may be chance
 
 
 def test_gradcheck_sees_each_wrong_gradient_and_leaves_no_trace():

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import signal
 import threading
 
@@ -32,6 +33,7 @@ from minidl import (
     predict,
     standardize,
 )
+from minidl.train import epoch_loss
 
 X, LABEL = circle(230, torch.Generator().manual_seed(0))
 X, T = standardize(X), one_hot(LABEL)
@@ -109,6 +111,15 @@ def test_metrics():
     assert error_rate(output[:, 1:], truth[:, None].float()) == 0.25
     with pytest.raises(ValueError, match=r"error_rate: expected classes of shape \(4,\), got \(4, 1\)"):
         error_rate(output, truth[:, None])
+
+
+def test_metrics_at_the_threshold_and_with_more_axes():
+    assert error_rate(torch.tensor([0.5, 0.51]), torch.tensor([0, 1])) == 0  # a yes is above it
+    assert error_rate(torch.tensor([[[0.1, 0.9, 0.0]], [[0.1, 0.0, 0.9]]]), torch.tensor([[1], [2]])) == 0
+
+
+def test_the_loss_of_an_epoch_is_a_mean_unless_each_is_a_sum():
+    assert epoch_loss([1.0, 4.0], [3, 1]) == 1.75 and epoch_loss([1.0, 4.0], [3, 1], False) == 5
 
 
 def test_a_metric_becomes_a_plain_number():
@@ -287,7 +298,9 @@ def test_progress_can_be_seen_and_silenced(capfd):
     assert capfd.readouterr() == ("", "")
     train(network(), 2, validation=(X, T), progress=True)
     err = capfd.readouterr().err
-    assert "2/2" in err and "loss" in err and "validation_metric" in err
+    number = r"\d+\.\d{4}"
+    names = "loss", "metric", "validation_loss", "validation_metric"
+    assert "2/2" in err and re.search(", ".join(f"{name} {number}" for name in names) + r"\]", err)
 
 
 def test_predict_goes_in_batches_and_gives_the_modes_back():
@@ -295,6 +308,15 @@ def test_predict_goes_in_batches_and_gives_the_modes_back():
     model[1].training = False
     torch.testing.assert_close(predict(model, X, 33), model(X))
     assert model.training and not model[1].training
+    seen = []
+
+    class Watch(Tanh):
+        def forward(self, x):
+            seen.append((len(x), self.training))
+            return super().forward(x)
+
+    predict(Sequential(Watch()), torch.randn(1001, 2))
+    assert seen == [(1000, False), (1, False)]
     with pytest.raises(ValueError, match="at least one row"):
         predict(model, X[:0])
 
