@@ -128,7 +128,13 @@ def table_2(found):
             ])  # fmt: skip
     head = ["report", "reading", "paper, %", "minidl, %", "n (PyTorch's)", "PyTorch, %", "z", "verdict"]
     caption = "Table 2. Every reading: training / test error, mean ± standard deviation of n networks"
-    return tabled(caption + preview(), head, rows)
+    legend = (
+        "Paper, minidl and PyTorch: training / test error. z: our mean minus the report's in standard errors, training "
+        "/ test. The verdict is the rule's, stated in the section on report 000, from p after Holm's correction. "
+        "Stated: takes nothing that the report does not say or leave open. Its PyTorch: held against the report's row "
+        "for PyTorch. One run: the report gives one. A dash: PyTorch was not trained."
+    )
+    return tabled(caption + preview(), head, rows) + tag("p", html.escape(legend))
 
 
 def table_3(data):
@@ -150,7 +156,7 @@ def abstract(found):
     lines = [line for data in found for line in data["lines"]]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts) if v)
     out = sum(line["verdict"] == "excluded" for line in lines)
-    result = f"Of {len(found)} reports, the rule finds: {counts}. It excludes {out} of {len(lines)} readings."
+    result = f"Of {len(found)} reports, the rule finds: {counts}. It excludes {out} of {len(lines)} pairs of a reading and a row."
     return (
         "Five student reports built small deep-learning frameworks and tested them on one task: to tell the points "
         "inside a circle from those outside. Each prints a few error rates, some of a single run, and leaves part of "
@@ -158,9 +164,10 @@ def abstract(found):
         "framework whose every formula is derived by hand, and train it many times under each reading that we tried. "
         "One rule, stated before any number, decides: a reading is excluded when its mean training or test error "
         "differs from the report's at p below 0.0027, after Holm's correction over all readings of that report. What "
-        f"is not excluded is compatible at best, which is little. {'' if preview() else result + ' '}PyTorch trains "
-        "beside minidl from the same seeds: with the same loss at every step, to the last bit, where the arithmetic "
-        "is the same, and to rounding where it is not."
+        "is not excluded is compatible at best, which is little: means were compared, not deviations. "
+        f"{'' if preview() else result + ' '}PyTorch trains beside minidl from the same seeds: single networks with "
+        "the same loss at every step, to the last bit where the arithmetic is the same; elsewhere the first steps "
+        "agree to rounding."
     )
 
 
