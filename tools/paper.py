@@ -156,7 +156,7 @@ def abstract(found):
     lines = [line for data in found for line in data["lines"]]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts) if v)
     out = sum(line["verdict"] == "excluded" for line in lines)
-    result = f"Of {len(found)} reports, the rule finds: {counts}. It excludes {out} of {len(lines)} pairs of a reading and a row."
+    result = f"Of {len(found)} reports, the rule finds: {counts}. It excludes {out} of {len(lines)} rows below."
     return (
         "Five student reports built small deep-learning frameworks and tested them on one task: to tell the points "
         "inside a circle from those outside. Each prints a few error rates, some of a single run, and leaves part of "
