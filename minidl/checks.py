@@ -125,7 +125,9 @@ def _pairs(f, inputs, seed):
         dy, dx = torch.ones_like(y), f.backward()
     else:
         dy = torch.randn_like(y)
-        dx = f.backward(dy)
+        sent = dy.clone()
+        dx = f.backward(sent)
+        yield "dy after backward", sent, dy       # not written over
     yield "dx", dx, numeric_grad(loss, inputs[0])
     if hasattr(f, "named_parameters"):            # from chapter 03b on
         parameters = f.named_parameters()

@@ -20,7 +20,7 @@ def calculate_gain(nonlinearity, param=None):
     relu sqrt(2), leaky_relu sqrt(2 / (1 + a^2)) with a = `param` or 0.01,
     linear 1; as in PyTorch, not derived: tanh 5/3, selu 3/4, sigmoid 1.
 
-    Raises: ValueError for another name.
+    Raises: ValueError for another name; TypeError for another param.
     Source: chapter 07, formula 7.3.
     """
     slope = 0.01 if param is None else param
@@ -29,7 +29,7 @@ def calculate_gain(nonlinearity, param=None):
                         f"{param!r}")
     gains = {"linear": 1, "sigmoid": 1, "tanh": 5 / 3, "relu": math.sqrt(2),
              "leaky_relu": math.sqrt(2 / (1 + slope * slope)), "selu": 3 / 4}
-    if nonlinearity not in list(gains):
+    if nonlinearity not in list(gains):           # of any type
         raise ValueError(f"calculate_gain: expected one of {list(gains)}, "
                          f"got {nonlinearity!r}")
     return gains[nonlinearity]
@@ -100,7 +100,8 @@ def kaiming_uniform_(tensor, a=0, mode="fan_in", nonlinearity="leaky_relu",
     """Uniform, std = gain / sqrt(fan); `a` is the slope of a leaky ReLU.
 
     Shape: (..., out, in), filled in place and returned.
-    Raises: ValueError for an unknown mode or non-linearity.
+    Raises: ValueError for an unknown mode or non-linearity; TypeError
+    for an `a` that is no number.
     Source: He et al., 2015; chapter 07, formulas 7.3 and 7.5.
     """
     bound = math.sqrt(3.0) * _kaiming_std(tensor, a, mode, nonlinearity)
@@ -112,7 +113,8 @@ def kaiming_normal_(tensor, a=0, mode="fan_in", nonlinearity="leaky_relu",
     """Normal, std = gain / sqrt(fan); `a` is the slope of a leaky ReLU.
 
     Shape: (..., out, in), filled in place and returned.
-    Raises: ValueError for an unknown mode or non-linearity.
+    Raises: ValueError for an unknown mode or non-linearity; TypeError
+    for an `a` that is no number.
     Source: He et al., 2015; chapter 07, formulas 7.3 and 7.5.
     """
     std = _kaiming_std(tensor, a, mode, nonlinearity)

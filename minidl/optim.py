@@ -29,8 +29,8 @@ class _Numbers:
         except (TypeError, ValueError, RuntimeError):        # no number
             one = torch.empty(0)
         self.require(f"one number as {name}", one.numel() == 1
-                     and not isinstance(value, (list, tuple)), value)
-        rule = f"in [0, {below})" if below <= 1 else f">= {least}"
+                     and not isinstance(value, (list, tuple)), repr(value))
+        rule = f"in [0, {below})" if below <= 1 else f"finite, >= {least}"
         self.require(f"{name} {rule}", least <= one.item() < below, value)
         return one.item()
 

@@ -400,7 +400,7 @@ def test_17_the_folder_of_a_path(tmp_path):
         ),
         (lambda: Adam([torch.ones(1)], betas=0.9), (ValueError, "Adam: expected two betas.* got 0.9")),
         (lambda: SGD([torch.ones(2)], lr=torch.ones(2)), (ValueError, "SGD: expected one number as lr, got tensor")),
-        (lambda: SGD([torch.ones(2)], lr="fast"), (ValueError, "SGD: expected one number as lr, got fast")),
+        (lambda: SGD([torch.ones(2)], lr="fast"), (ValueError, "SGD: expected one number as lr, got 'fast'")),
         (lambda: SGD([torch.ones(2)], lr=None), (ValueError, "SGD: expected one number as lr, got None")),
         (lambda: SGD([torch.ones(2).long()], lr=1.0), (TypeError, "SGD: expected .* floating .*got torch.int64")),
     ],

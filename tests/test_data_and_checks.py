@@ -180,6 +180,10 @@ def test_gradcheck_sees_each_wrong_gradient_and_leaves_no_trace():
         wrong.which = which
         with pytest.raises(AssertionError, match=rf"d\({which}\)\[1"):
             gradcheck(wrong, x)
+    greedy = Tanh()
+    greedy.backward = lambda dy: dy.mul_(1 - greedy.kept.square())  # right, in the caller's tensor
+    with pytest.raises(AssertionError, match=r"dy after backward\[\d, \d\]: expected"):
+        gradcheck(greedy, x)
     with pytest.raises(TypeError, match="gradcheck: expected float64, got torch.float32"):
         gradcheck(Linear(3, 2), x)
 

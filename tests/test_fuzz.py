@@ -499,7 +499,7 @@ class Twins(RuleBasedStateMachine):
 
     @rule(lr=st.sampled_from([-1.0, math.nan, math.inf]))
     def a_state_that_is_refused(self, lr):
-        with pytest.raises(ValueError, match="expected lr >= 0, got"):
+        with pytest.raises(ValueError, match="expected lr finite, >= 0, got"):
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"lr": lr})
 
     @invariant()

@@ -79,10 +79,10 @@ def test_a_step_leaves_the_gradient_alone():
 @pytest.mark.parametrize(
     "arguments, rule",
     [
-        (dict(lr=-0.1), "SGD: expected lr >= 0, got -0.1"),
-        (dict(lr=float("nan")), "SGD: expected lr >= 0, got nan"),
-        (dict(lr=1, momentum=-1), "expected momentum >= 0, got -1"),
-        (dict(lr=1, weight_decay=-1), "expected weight_decay >= 0, got -1"),
+        (dict(lr=-0.1), "SGD: expected lr finite, >= 0, got -0.1"),
+        (dict(lr=float("nan")), "SGD: expected lr finite, >= 0, got nan"),
+        (dict(lr=1, momentum=-1), "expected momentum finite, >= 0, got -1"),
+        (dict(lr=1, weight_decay=-1), "expected weight_decay finite, >= 0, got -1"),
         (dict(lr=1, nesterov=True), "nesterov with momentum > 0 and dampening = 0"),
         (dict(lr=1, nesterov=True, momentum=0.9, dampening=0.1), "dampening = 0.1"),
     ],
@@ -97,11 +97,11 @@ def test_bad_hyper_parameters(arguments, rule):
 @pytest.mark.parametrize(
     "name, value, rule",
     [
-        ("lr", -1, ">= 0, got -1"),
+        ("lr", -1, "finite, >= 0, got -1"),
         ("betas", (1.0, 0.9), r"in \[0, 1\), got 1.0"),
         ("betas", (0.9, -0.1), r"in \[0, 1\), got -0.1"),
-        ("eps", -1, ">= 0, got -1"),
-        ("weight_decay", -1, ">= 0, got -1"),
+        ("eps", -1, "finite, >= 0, got -1"),
+        ("weight_decay", -1, "finite, >= 0, got -1"),
     ],
 )
 def test_bad_hyper_parameters_of_adam(make, name, value, rule):
@@ -225,8 +225,8 @@ def test_a_wrong_state_loads_nothing():
         (good | {"lr": 7.0, "velocity": {1: torch.ones(2)}}, "velocity for 1 parameters, got number 1"),
         (good | {"velocity": {-1: torch.ones(2)}}, "velocity for 1 parameters, got number -1"),
         (good | {"velocity": {0: 3}}, r"velocity\[0\] of shape \(2,\), got \(\)"),
-        (good | {"lr": -5.0}, "SGD: expected lr >= 0, got -5.0"),
-        (good | {"momentum": float("nan")}, "SGD: expected momentum >= 0, got nan"),
+        (good | {"lr": -5.0}, "SGD: expected lr finite, >= 0, got -5.0"),
+        (good | {"momentum": float("nan")}, "SGD: expected momentum finite, >= 0, got nan"),
         (good | {"momentum": 0.0, "nesterov": True}, "nesterov with momentum > 0"),
     ):
         with pytest.raises(ValueError, match=rule):
@@ -244,7 +244,7 @@ def test_a_wrong_state_of_adam_loads_nothing(make):
     for bad, rule in (
         (good | {"betas": (0.9, 1.0)}, r"betas in \[0, 1\), got 1.0"),
         (good | {"betas": (0.9,)}, "two betas"),
-        (good | {"eps": -1.0}, "eps >= 0, got -1.0"),
+        (good | {"eps": -1.0}, "eps finite, >= 0, got -1.0"),
         (good | {"mean": {0: torch.ones(3)}}, r"mean\[0\] of shape \(3, 3\), got \(3,\)"),
         (good | {"square": {0: 2}}, r"square\[0\] of shape \(3, 3\), got \(\)"),
         (good | {"steps": {0: torch.ones(2)}}, r"steps\[0\] of shape \(\), got \(2,\)"),

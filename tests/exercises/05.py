@@ -29,6 +29,10 @@ WRONG = {
             def backward(self, dy):
                 return dy * (self.kept < 1)
             """,
+        "dy is the caller's, and was written over": """
+            def backward(self, dy):
+                return dy.mul_(self.kept.abs() < 1)
+            """,
         "not yet, and no mistake that is known here": """
             def backward(self, dy):
                 return dy * (self.kept.abs() < 0.9)
@@ -39,11 +43,11 @@ WRONG = {
             """,
     },
     "Regrouped": {
-        "gradcheck objects: more than the order has changed": """
+        "gradcheck objects: more than the order (is dy written over?)": """
             def backward(self, dy):
                 return dy * self.kept * (1 - self.kept) / 2
             """,
-        "too far off for rounding: these are not the same factors": """
+        "too far off for rounding: other factors, or y written over": """
             def backward(self, dy):
                 return dy * (self.kept - self.kept * self.kept)
             """,
