@@ -84,7 +84,7 @@ def _factor(r):
             return words
     n = max(r, 1 / r) if r > 0 else 0.0
     if n < 2 or abs(n - round(n)) > 1e-4 * n:
-        return f"{r:.4g} times the right one"
+        return f"{r:.6g} times the right one"
     return (f"{n:.0f} times too large: a sum for a mean?" if r > 1 else
             f"{n:.0f} times too small: a mean for a sum?")
 
@@ -149,6 +149,7 @@ def _look_again(f, x, seed, dx, right):
         return "; it looks like dy itself: is the slope missing?"
     if _same(asked(x, True)[1], right):
         return "; it looks as if backward drew anew what forward drew"
+    # a copy, since a wrong forward may write over what it gets
     if _same(asked(f.forward(x).clone(), False)[1], right):
         return "; it looks like the slope at the input, not at the output"
     return ""

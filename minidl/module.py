@@ -96,18 +96,19 @@ from .data import kind_of
 
 # %% ../chapters/03b_framework.ipynb #m03b0c09
 def check_children(module):
-    """Refuse a child that is no module, and modules in a list.
+    """Refuse a child that is no module, and modules in a list or dict.
 
     Raises: TypeError.
     """
     children = [child for _, child in module.named_children()]
-    listed = [part for value in vars(module).values()
-              if isinstance(value, (list, tuple)) for part in value
-              if isinstance(part, Part)]
+    groups = [list(value.values()) if isinstance(value, dict) else value
+              for value in vars(module).values()]
+    listed = [part for group in groups if isinstance(group, (list, tuple))
+              for part in group if isinstance(part, Part)]
     for part in [*children, *listed]:
         named = any(part is child for child in children)
         if not named or not isinstance(part, Named):
-            where = "as a child" if named else "in a list"
+            where = "as a child" if named else "in a list or dict"
             raise TypeError(f"{module._who()}: expected modules, as "
                             f"attributes or in a Sequential, got a "
                             f"{type(part).__name__} {where}")
@@ -166,8 +167,10 @@ class Stored(Named):
         if not isinstance(state, dict):
             raise TypeError(f"{self._who()}: expected a dict, got {state!r}")
         for name in [*own, *state]:
-            want, got = (tuple(d[name].shape) if isinstance(
-                d.get(name), torch.Tensor) else "none" for d in (own, state))
+            want, got = (
+                tuple(d[name].shape) if isinstance(d.get(name), torch.Tensor)
+                else kind_of(d[name]) if name in d else "none"
+                for d in (own, state))
             if want != got:
                 raise ValueError(f"{self._who()}: expected {name!r} of shape "
                                  f"{want}, got {got}")
@@ -243,7 +246,7 @@ def changes(t):
     """How often a tensor was changed in place, where PyTorch counts."""
     try:
         return getattr(t, "_version", None)
-    except RuntimeError:
+    except RuntimeError:                          # from inference_mode
         return None
 
 # %% ../chapters/03b_framework.ipynb #m03b0010
@@ -308,7 +311,7 @@ class Module(Shown):
     Raises: TypeError for an input that is not a floating tensor, or dy of
     another dtype than y; ValueError for dy of another shape;
     RuntimeError for `backward` with no `forward` since the last one, or
-    if what it kept was changed in place.
+    if the tensor that it kept was changed in place.
     Source: chapter 03a, formulas 3.1 and 3.2; chapter 03b.
     """
 

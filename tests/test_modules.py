@@ -557,6 +557,20 @@ def test_chain_is_a_list():
     assert list(chain) == [b]
 
 
+def test_modules_that_would_never_learn_are_refused():
+    class Holds(minidl.Module):
+        def __init__(self, part):
+            self.held = part
+
+    for held, where in (
+        ([Linear(2, 2)], "Linear in a list or dict"),
+        ({"a": Linear(2, 2)}, "Linear in a list or dict"),
+        (minidl.Part(), "Part as a child"),
+    ):
+        with pytest.raises(TypeError, match=f"Holds: expected modules, .*, got a {where}"):
+            list(Holds(held).parameters())
+
+
 def test_a_wrong_state_loads_nothing():
     model = Sequential(Linear(2, 3), Linear(3, 1))
     good, before = model.state_dict(), [p.clone() for p in model.parameters()]
@@ -564,6 +578,8 @@ def test_a_wrong_state_loads_nothing():
         "'1.bias'": {k: v + 1 for k, v in good.items() if k != "1.bias"},
         "'2.bias'": {k: v + 1 for k, v in good.items()} | {"2.bias": torch.ones(1)},
         "'1.weight'": {k: v + 1 for k, v in good.items()} | {"1.weight": torch.ones(3, 1)},
+        "'2.bias' of shape none, got int": {k: v + 1 for k, v in good.items()} | {"2.bias": 3},
+        "'2.bias' of shape none, got NoneType": {k: v + 1 for k, v in good.items()} | {"2.bias": None},
     }.items():
         with pytest.raises(ValueError, match=name):
             model.load_state_dict(bad)
