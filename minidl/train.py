@@ -290,9 +290,9 @@ def fit(model, criterion, optimizer, train, *, epochs, batch_size,
 
     `train`, `validation`: (x, target); callbacks: any of `MOMENTS`.
     Shape: x (N, in), target as the criterion takes it.
-    Raises: ValueError for no epochs, no rows, batch size < 1 or a target
-    that does not fit, before anything is changed; RuntimeError for a
-    loss that is not finite, before that step. Source: chapter 10.
+    Raises: ValueError or TypeError for no epochs, no rows, batch size < 1,
+    a target or callback that does not fit, before anything is changed;
+    RuntimeError for a loss not finite, before that step. Chapter 10.
     """
     run = Run(model, criterion, optimizer, train, validation, epochs,
               batch_size, shuffle, generator, metric, tuple(callbacks))

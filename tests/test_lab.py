@@ -136,9 +136,9 @@ def changes(page, cell, act):
 
 def move(cell):
     """A slider one step on, or back from its end; of a list to choose from, its first line."""
-    if cell.locator(".widget-interact select").count():
-        return cell.locator(".widget-interact select").select_option(index=0)
     handle = cell.locator(".noUi-handle").first
+    if not handle.count():
+        return cell.locator(".widget-interact select").first.select_option(index=0)
     end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
     handle.press("ArrowLeft" if end else "ArrowRight")
 

@@ -27,6 +27,7 @@ WRONG = {
     "WarmUp": {
         "the first epoch is not slow: begin": WARM_UP.format("pass", RATE),
         "an epoch late: k epochs are done": WARM_UP.format("run.optimizer.lr /= self.n", "min(1, k / self.n)"),
+        "k epochs are done, so the next is k + 1": WARM_UP.format(START, "min(1, k / self.n)"),
         "it starts over after a resume: k is not run.epoch": WARM_UP.format(START, RATE)
         + """
         def on_epoch_end(self, run):

@@ -17,12 +17,19 @@ WRONG = {
                 futures = [executor.submit(function, value) for value in values]
                 return [-1 if future.exception() else future.result() for future in futures[::-1]]
             """,
-        "one error made all fail": """
+        "the executor was not used": """
             def drained(executor, function, values):
-                try:
-                    return [future.result() for future in [executor.submit(function, value) for value in values]]
-                except ValueError:
-                    return [-1] * len(values)
+                return [-1 if value < 0 else function(value) for value in values]
+            """,
+        "one error made all fail, or one was asked for before all were sent": """
+            def drained(executor, function, values):
+                found = []
+                for value in values:
+                    try:
+                        found.append(executor.submit(function, value).result())
+                    except Exception:
+                        found.append(-1)
+                return found
             """,
         "all behind the first error are lost": """
             def drained(executor, function, values):
