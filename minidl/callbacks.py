@@ -334,7 +334,7 @@ def load(path, model, optimizer=None, history=None, generator=None,
     """
     state, generators = read(path), listed(generator)
     for name, part in (("optimizer", optimizer), ("history", history),
-                       ("generator", generator)):
+                       ("generator", generators or None)):
         require(part is None or state[name], f"load: expected a checkpoint "
                 f"with its {name}, got none in {path}")
     for name, own, saved in (

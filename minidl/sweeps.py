@@ -395,7 +395,8 @@ def _complain(stacks, failed, kept):
         raise RuntimeError(
             f"sweep: expected rows from {len(stacks)} stacks, got none from "
             f"{len(failed)}, first that of {_labels(job)}: {error!r}; "
-            f"{len(kept.rows)} rows are in {kept.path or 'no file'}") from error
+            f"{len(kept.rows)} rows are in {kept.path or 'no file'}"
+        ) from error
 
 # %% ../chapters/12d_cluster.ipynb #c12d0018
 def _gather(send, stacks, kept):

@@ -12,7 +12,7 @@ HALVE = """
 WRONG = {
     "counts": {
         "the rest of the rows is a batch, too": "counts = [2250, 3500, 4, 15]",
-        "the rest of the rows is a batch, too; the factor forgets it as well": "counts = [2250, 3500, 4, 14]",
+        "the rest of the rows is a batch, too; the factor forgets it as well": "counts = [2250, 3500, 4, 900 / 56]",
         "these are the steps of one epoch": "counts = [9, 15, 4, 15]",
         "the factor: compare shares, of the batches and of the rows": "counts = [2250, 3750, 4, 16]",
         "not yet, and no mistake that is known here": "counts = [2250, 3750, 36, 15]",
