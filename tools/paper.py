@@ -130,7 +130,8 @@ def table_2(found):
     caption = "Table 2. Every reading: training / test error, mean ± standard deviation of n networks"
     legend = (
         "Paper, minidl and PyTorch: training / test error. z: our mean minus the report's in standard errors, training "
-        "/ test. The verdict is the rule's, stated in the section on report 000, from p after Holm's correction. "
+        "/ test; where the report has one run, in deviations of one run. The verdict is the "
+        "rule's, stated in the section on report 000, from p after Holm's correction. "
         "Stated: takes nothing that the report does not say or leave open. Its PyTorch: held against the report's row "
         "for PyTorch. One run: the report gives one. A dash: PyTorch was not trained."
     )
