@@ -413,12 +413,13 @@ if __name__ == "__main__":
     not (shutil.which("mpiexec") and importlib.util.find_spec("mpi4py")), reason="there is no mpiexec, or no mpi4py"
 )
 def test_mpi_gives_the_serial_table(serial, tmp_path):
-    """Three processes: the first one calls, two train."""
+    """Three processes: the first one calls, two train; whose `mpiexec` it is, decides which of the settings is read."""
     (tmp_path / "program.py").write_text(MPI)
     paths = os.pathsep.join([str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    known = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PYTHONPATH": paths}
-    loopback = ["--oversubscribe", "--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo"]
-    command = ["mpiexec", "-n", "3", *loopback, sys.executable, "-m", "mpi4py.futures", "program.py"]
+    open_mpi = {"ALLOW_RUN_AS_ROOT": "1", "ALLOW_RUN_AS_ROOT_CONFIRM": "1", "MCA_rmaps_base_oversubscribe": "1"}
+    open_mpi |= {"MCA_btl": "self,tcp", "MCA_btl_tcp_if_include": "lo"}
+    known = {f"OMPI_{name}": value for name, value in open_mpi.items()} | {"HYDRA_IFACE": "lo", "PYTHONPATH": paths}
+    command = ["mpiexec", "-n", "3", sys.executable, "-m", "mpi4py.futures", "program.py"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | known, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     equal(pandas.read_pickle(tmp_path / "table"), serial)
