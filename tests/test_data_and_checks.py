@@ -28,6 +28,8 @@ def test_circle():
     assert torch.equal(circle(20_000, seeded(0))[0], x)
     with pytest.raises(ValueError, match="circle: expected at least one point, got n = 0"):
         circle(0)
+    with pytest.raises(ValueError, match="circle: expected at least one point, got n = True"):
+        circle(True)
 
 
 def test_one_hot():
@@ -101,6 +103,8 @@ def test_split_loses_nothing(n, fraction):
     assert torch.equal(ta, -a) and torch.equal(tb, -b)
     with pytest.raises(ValueError, match="as many targets"):
         split(x, x[1:], fraction)
+    with pytest.raises(TypeError, match="split: expected a tensor of rows, got list"):
+        split(x, x.tolist(), fraction)
 
 
 def test_split_holds_a_tenth_back_and_draws_from_the_generator():
