@@ -257,6 +257,7 @@ def check_plain(value, where):
         value = dict(enumerate(value))            # {0: first, ...}
     if type(value) is dict:
         for name, part in value.items():
+            check_plain(name, f"a key of {where}")
             check_plain(part, f"{where}[{name!r}]")
     elif type(value) not in PLAIN:
         raise TypeError(f"save: expected tensors, numbers and words, got "

@@ -602,12 +602,13 @@ def test_save_refuses_what_load_could_not_read(tmp_path):
     model, path = network(), tmp_path / "model.pt"
     save(path, model)
     old = path.read_bytes()
-    optimizer, history, own = SGD(model.parameters(), 0.1), History([0.5, np.float64(0.4)]), Own()
-    optimizer.lr, own.seen = np.float64(0.1), {"a": [1, (2, np.bool_(True))]}
+    optimizer, history, own, by_key = SGD(model.parameters(), 0.1), History([0.5, np.float64(0.4)]), Own(), Own()
+    optimizer.lr, own.seen, by_key.seen = np.float64(0.1), {"a": [1, (2, np.bool_(True))]}, {(1, np.int64(3)): 0.5}
     for arguments, where in (
         (dict(optimizer=optimizer), r"float64 as checkpoint\['optimizer'\]\['lr'\]"),
         (dict(history=history), r"float64 as checkpoint\['history'\]\['loss'\]\[1\]"),
         (dict(callbacks=[own]), r"bool as checkpoint\['callbacks'\]\[0\]\['seen'\]\['a'\]\[1\]\[1\]"),
+        (dict(callbacks=[by_key]), r"int64 as a key of checkpoint\['callbacks'\]\[0\]\['seen'\]\[1\]"),
         (dict(callbacks=[ClipGradNorm(1.0)]), "expected callbacks with state_dict, got ClipGradNorm"),
     ):
         with pytest.raises(TypeError, match=f"save: .*{where}"):
