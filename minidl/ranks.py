@@ -77,7 +77,7 @@ class Joined(Loop):
 
 # %% ../chapters/16_ranks.ipynb #r16x0005
 class Alike(Joined):
-    """All ranks have the same rows, order and parameters at an epoch."""
+    """All ranks have one order and the same parameters at an epoch."""
 
     def check(self):
         super().check()
@@ -89,8 +89,9 @@ class Alike(Joined):
         sizes = self.add(sizes)                              # (size, 4)
         if (sizes != sizes[0]).any() or sizes[0, :2].min() < self.size:
             raise ValueError(
-                f"fit: expected the same rows, batch size, epochs and param"
-                f"eters, and a row a rank in a batch, got {sizes.tolist()}")
+                f"fit: expected as many rows, batch size, epochs and "
+                f"parameters, and a row a rank in a batch, got "
+                f"{sizes.tolist()}")
 
     def deal(self):
         run = self.run
@@ -108,7 +109,7 @@ class Alike(Joined):
 
 # %% ../chapters/16_ranks.ipynb #r16x0006
 class StopTogether(Alike):
-    """A stop or a Ctrl-C on one rank is one on all.
+    """A stop or a Ctrl-C on one rank, in an epoch, is one on all.
 
     Source: chapter 16.
     """
@@ -161,8 +162,8 @@ class RankLoop(Exchange):
     """`fit` on one rank of many: say model.loop = RankLoop.
 
     Raises: as `fit`, on all ranks at one step; RuntimeError if a rank is
-    lost; ValueError for other rows, batch sizes, epochs or parameters
-    than on other ranks, or for fewer rows in a batch than ranks.
+    lost; ValueError where ranks differ in the number of rows, batch size,
+    epochs or parameters, or for fewer rows in a batch than ranks.
     Source: chapter 16, formulas 16.1 to 16.3.
     """
 

@@ -523,7 +523,7 @@ def test_refusals(asked):
     found = of(asked, on_refused)
     for words in found:
         assert len(words) == 3
-        assert all(line.startswith("fit: expected the same rows, batch size, epochs") for line in words)
+        assert all(line.startswith("fit: expected as many rows, batch size, epochs") for line in words)
         assert "[34, 16, 2, 47], [44, 16, 2, 47]" in words[0]
     with pytest.raises(ValueError, match="process group"):
         train(net())

@@ -31,7 +31,7 @@ WRONG = {
             def other_sum(vectors):
                 return (vectors[1] + vectors[0] + vectors[2]) + vectors[3]
             """,
-        "neither passes: this is no sum": """
+        "neither passes: this is no sum, or not of shape (n,)": """
             def other_sum(vectors):
                 return vectors.mean(0)
             """,
