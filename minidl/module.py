@@ -162,7 +162,7 @@ class Stored(Named):
         return {name: p.detach() for name, p in self.named_parameters()}
 
     def load_state_dict(self, state):
-        """Copy the parameters from `state`, all of them or none."""
+        """Copy the parameters from `state`; names and shapes come first."""
         own = dict(self.named_parameters())
         if not isinstance(state, dict):
             raise TypeError(f"{self._who()}: expected a dict, got {state!r}")
