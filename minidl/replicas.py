@@ -677,7 +677,7 @@ class StackLoop(Steps):
     def show(self, r, params):
         """Let network r see where its run is, and its gradients."""
         run, one = self.run, self.loops[r].run
-        if r not in self.aside and run.epoch:
+        if r not in self.aside and run.loss is not None:
             one.epoch, one.batch = run.epoch, run.batch
             one.loss = run.loss[r].item()
             for p, whole in zip(self.params[r], params):

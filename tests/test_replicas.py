@@ -1191,3 +1191,31 @@ def test_mlp_of_other_tests_nests():
     stacked = stack([mlp(minidl, Sequential).to(F64) for _ in range(R)])
     gradcheck(stacked, torch.randn(R, 4, 3, dtype=F64))
     assert replicas(stacked[2]) == R
+
+
+def test_an_error_in_the_first_step_is_not_hidden_by_the_end():
+    """There is no loss to show yet when the copies are asked `on_fit_end`."""
+
+    class Fails(MSELoss):
+        armed = False
+
+        def losses(self, output, target):
+            if self.armed:
+                raise MemoryError("no room")
+            return super().losses(output, target)
+
+    class Arms:
+        asked = 0
+
+        def on_fit_start(self, run):
+            criterion.armed = True
+
+        def on_fit_end(self, run):
+            Arms.asked += 1
+
+    criterion, models = Fails(), stack([network(seed) for seed in range(R)])
+    pair = own(X.expand(R, -1, -1), T.expand(R, -1, -1))
+    with pytest.raises(MemoryError, match="no room"):
+        fit(models, criterion, SGD(models.parameters(), 0.1), pair, epochs=1, batch_size=60,
+            callbacks=[Arms()], progress=False)  # fmt: skip
+    assert Arms.asked == R

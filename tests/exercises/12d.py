@@ -19,7 +19,7 @@ WRONG = {
             """,
         "the executor was not used": """
             def drained(executor, function, values):
-                return [-1 if value < 0 else function(value) for value in values]
+                return [-1 if value <= 0 else function(value) for value in values]
             """,
         "one error made all fail, or one was asked for before all were sent": """
             def drained(executor, function, values):
@@ -47,6 +47,16 @@ WRONG = {
             def drained(executor, function, values):
                 futures = [executor.submit(function, value) for value in values]
                 return [0 if future.exception() else future.result() for future in futures]
+            """,
+        "not yet: ZeroDivisionError: float division by zero": """
+            def drained(executor, function, values):
+                futures, found = [executor.submit(function, value) for value in values], []
+                for future in futures:
+                    try:
+                        found.append(future.result())
+                    except ValueError:
+                        found.append(-1)
+                return found
             """,
         "not yet: ValueError: math domain error": """
             def drained(executor, function, values):
