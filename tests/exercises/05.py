@@ -29,7 +29,7 @@ WRONG = {
             def backward(self, dy):
                 return dy * (self.kept < 1)
             """,
-        "dy is the caller's, and was written over": """
+        "dy or the input, the caller's, was written over": """
             def backward(self, dy):
                 return dy.mul_(self.kept.abs() < 1)
             """,
