@@ -4,7 +4,7 @@ An exercise is a cell of a chapter with the tag `exercise`. What a reader fills 
 functions, or the value of a name. Its last expression is what the check says. The solution is what the chapter's
 solutions define under the same name. The table of wrong answers is `tests/exercises/NUMBER.py`:
 
-    WRONG = {"name": {"what the check says": "source of a wrong answer", ...}, ...}
+    WRONG = {"name": {"what the check says": "source of a wrong answer, or a list of several", ...}, ...}
     LINES = ["a line of the chapter's exported code that an exercise speaks of", ...]
 
 A source is one or more definitions that take the place of those of the same name; a method, that of the class `name`.
@@ -177,9 +177,10 @@ def test_solution_is_right(number, name):
 @pytest.mark.parametrize("number, name", ROWS)
 def test_mistakes_are_named(number, name):
     wrong = TABLES[number]["WRONG"][name]
-    got = {words: says(number, name, inspect.cleandoc(source)) for words, source in wrong.items()}
-    assert got == {words: words for words in wrong}
-    assert len([words for words in wrong if not words.startswith("not yet")]) >= 2
+    pairs = [(words, source) for words, of in wrong.items() for source in ([of] if isinstance(of, str) else of)]
+    for words, source in pairs:
+        assert says(number, name, inspect.cleandoc(source)) == words, source
+    assert len([words for words in wrong if not words.startswith(("not yet", "right"))]) >= 2
 
 
 @pytest.mark.parametrize("number, name", ROWS)

@@ -29,10 +29,16 @@ WRONG = {
             def backward(self, dy):
                 return dy * (self.kept < 1)
             """,
-        "dy or the input, the caller's, was written over": """
+        "dy or the input, the caller's, was written over": [
+            """
             def backward(self, dy):
                 return dy.mul_(self.kept.abs() < 1)
             """,
+            """
+            def backward(self, dy):
+                return dy * (self.kept.abs_() < 1)
+            """,
+        ],
         "not yet, and no mistake that is known here": """
             def backward(self, dy):
                 return dy * (self.kept.abs() < 0.9)
@@ -47,10 +53,17 @@ WRONG = {
             def backward(self, dy):
                 return dy * self.kept * (1 - self.kept) / 2
             """,
-        "too far off for rounding: other factors, or y written over": """
+        "too far off for rounding: other factors, or y written over": [
+            """
             def backward(self, dy):
                 return dy * (self.kept - self.kept * self.kept)
             """,
+            """
+            def backward(self, dy):
+                y = self.kept
+                return y.mul_(1 - y).mul_(dy)
+            """,
+        ],
         "nothing is broken: these are PyTorch's bits": """
             def backward(self, dy):
                 return (1 - self.kept) * dy * self.kept

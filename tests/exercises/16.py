@@ -31,10 +31,20 @@ WRONG = {
             def other_sum(vectors):
                 return (vectors[1] + vectors[0] + vectors[2]) + vectors[3]
             """,
-        "neither passes: this is no sum, or not of shape (n,)": """
+        "neither passes: this is no sum, or not of shape (n,)": [
+            """
             def other_sum(vectors):
                 return vectors.mean(0)
             """,
+            """
+            def other_sum(vectors):
+                return vectors.sum(0, keepdim=True)
+            """,
+            """
+            def other_sum(vectors):
+                return vectors.sum(0) + 1e-6
+            """,
+        ],
     },
 }
 
