@@ -57,8 +57,8 @@ class Run:
     seconds: float
     predict: object  # from (R, N, 2) to (R, N, out)
     model: object = None  # ours alone
-    history: object = None
     error: torch.Tensor = None  # of the training points, before each step, by epoch, (epochs, R); ours alone
+    validation: torch.Tensor = None  # the loss by epoch, if there is one, (epochs, R); ours alone
 
     @property
     def stuck(self):
@@ -82,10 +82,11 @@ class Run:
         if model:
             singles = unstack(model)
             model = stack(singles[r] for r in at.tolist())
+        error, validation = (v if v is None else v[:, at] for v in (self.error, self.validation))
         return Run(
             self.train[at], self.test[at], self.loss[:, at], self.step_loss[:, at],
             self.seconds * len(at) / len(self.test), (lambda x: predict_each(model, x)) if model else predict, model,
-            error=None if self.error is None else self.error[:, at])  # fmt: skip
+            error, validation)  # fmt: skip
 
 
 class Rated(torch.optim.SGD):
@@ -148,8 +149,9 @@ def study(build, data, seeds, *, p=mini, loss="MSELoss", rule="SGD", epochs, bat
             callbacks=[*callbacks, *([Watch(watch)] if watch else [])],
             validation=None if rows is None else own(*pairs[1]))  # fmt: skip
         found = dict(loss=torch.stack(history.loss), step_loss=torch.stack(history.step_loss), model=model,
-                     error=torch.stack(history.metric), history=history,
-                     predict=lambda x: predict_each(model, x))  # fmt: skip
+                     error=torch.stack(history.metric), predict=lambda x: predict_each(model, x))  # fmt: skip
+        if history.validation_loss:
+            found["validation"] = torch.stack(history.validation_loss)
     else:
         answer, steps = judge.together(
             models, kind(reduction=reduction), lambda params: optimizer(rule, params, **rules), pairs[0],

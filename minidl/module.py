@@ -96,19 +96,21 @@ from .data import kind_of
 
 # %% ../chapters/03b_framework.ipynb #m03b0c09
 def check_children(module):
-    """Refuse a child that is no module, and modules in a list or dict.
+    """Refuse a child that is no module, and a module that is no child.
 
     Raises: TypeError.
     """
     children = [child for _, child in module.named_children()]
     groups = [list(value.values()) if isinstance(value, dict) else value
+              if isinstance(value, (list, tuple)) else [value]
               for value in vars(module).values()]
-    listed = [part for group in groups if isinstance(group, (list, tuple))
-              for part in group if isinstance(part, Part)]
-    for part in [*children, *listed]:
+    held = [part for group in groups for part in group
+            if isinstance(part, Part)]
+    for part in [*children, *held]:
         named = any(part is child for child in children)
         if not named or not isinstance(part, Named):
-            where = "as a child" if named else "in a list or dict"
+            where = ("as a child" if named else
+                     "in a list, a dict or beside the layers")
             raise TypeError(f"{module._who()}: expected modules, as "
                             f"attributes or in a Sequential, got a "
                             f"{type(part).__name__} {where}")

@@ -151,7 +151,7 @@ class Exchange(StopTogether):
                              "try a smaller learning rate")
         self.tell(pressed)
         for (p, _), g in zip(pairs, grads):
-            p.grad = g.reshape(p.shape).clone()
+            p.grad = g.reshape(p.shape)
 
     def record(self, outputs, targets):
         sizes = [len(output) for output in outputs]

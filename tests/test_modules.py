@@ -563,8 +563,8 @@ def test_modules_that_would_never_learn_are_refused():
             self.held = part
 
     for held, where in (
-        ([Linear(2, 2)], "Linear in a list or dict"),
-        ({"a": Linear(2, 2)}, "Linear in a list or dict"),
+        ([Linear(2, 2)], "Linear in a list, a dict or beside the layers"),
+        ({"a": Linear(2, 2)}, "Linear in a list, a dict or beside the layers"),
         (minidl.Part(), "Part as a child"),
     ):
         with pytest.raises(TypeError, match=f"Holds: expected modules, .*, got a {where}"):

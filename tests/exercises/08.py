@@ -55,6 +55,18 @@ WRONG = {
             def notices(make):
                 return int(make is not SGD)
             """,
+        "it looks at the path: look at p.grad": """
+            def notices(make):
+                ends = []
+                for kind in (make, torch.optim.SGD):
+                    p = torch.ones(2)
+                    p.grad = torch.ones(2)
+                    optimizer = kind([p], 0.1, momentum=0.9)
+                    for _ in range(3):
+                        optimizer.step()
+                    ends.append(p)
+                return int(not torch.equal(*ends))
+            """,
         "1 and 0 are exchanged": """
             def notices(make):
                 w = torch.zeros(1)

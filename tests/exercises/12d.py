@@ -3,11 +3,12 @@
 WRONG = {
     "answer_1": {
         "the last round is a whole one": "answer_1 = [10, 150]",
+        "behind the last round the caller writes": "answer_1 = [12, 150]",
         "workers and caller work at the same time": "answer_1 = [14, 150]",
         "the caller's share alone": "answer_1 = [2, 150]",
-        "a task has a stack, not a network": "answer_1 = [102, 150]",
-        "the seconds are right; the caller does 1/c stacks a second": "answer_1 = [12, 50]",
-        "the seconds are right; the caller binds where t is less than W c": "answer_1 = [12, 100]",
+        "a task has a stack, not a network": "answer_1 = [102.2, 150]",
+        "the seconds are right; the caller does 1/c stacks a second": "answer_1 = [12.2, 50]",
+        "the seconds are right; the caller binds where t is less than W c": "answer_1 = [12.2, 100]",
         "not yet: expected the shape (2,), got ()": "answer_1 = 12",
         "not yet, and no mistake that is known here": "answer_1 = [11, 140]",
     },
@@ -38,7 +39,12 @@ WRONG = {
                     found.append(futures.pop(0).result())
                 return found + [-1] * len(futures)
             """,
-        "not yet: expected the shape (4,), got (2,)": """
+        "not yet: expected the shape (5,), got (4,)": """
+            def drained(executor, function, values):
+                futures = {value: executor.submit(function, value) for value in values}
+                return [-1 if future.exception() else future.result() for future in futures.values()]
+            """,
+        "not yet: expected the shape (5,), got (3,)": """
             def drained(executor, function, values):
                 futures = [executor.submit(function, value) for value in values]
                 return [future.result() for future in futures if not future.exception()]

@@ -31,7 +31,7 @@ WRONG = {
             def other_sum(vectors):
                 return (vectors[1] + vectors[0] + vectors[2]) + vectors[3]
             """,
-        "neither passes: this is no sum, or not of shape (n,)": [
+        "neither passes: no sum, not of shape (n,), or not float32": [
             """
             def other_sum(vectors):
                 return vectors.mean(0)
@@ -43,6 +43,10 @@ WRONG = {
             """
             def other_sum(vectors):
                 return vectors.sum(0) + 1e-6
+            """,
+            """
+            def other_sum(vectors):
+                return vectors.double().sum(0)
             """,
         ],
     },

@@ -27,6 +27,11 @@ WRONG = {
                 x = torch.arange(100.0)
                 return int([v for a, _ in deal(x, x, 3, shuffle=True) for v in a.tolist()] != x.tolist())
             """,
+        "it looks at the targets alone": """
+            def parted(deal):
+                x = torch.arange(100.0)
+                return int(torch.equal(torch.cat([t for _, t in deal(x, x, 10, shuffle=True)]), x))
+            """,
         "1 and 0 are exchanged": """
             def parted(deal):
                 x = torch.arange(10.0)
@@ -45,6 +50,13 @@ WRONG = {
         "ones see it, and the random gradient does not": """
             def backward(self, dy, input_grad=True):
                 return super().backward(dy + (dy == 1).to(dy.dtype), input_grad)
+            """,
+        "not yet: RuntimeError: Expected size for first two dimensions of batch2 tensor to be: [2, 5] "
+        "but got: [2, 10].": """
+            def backward(self, dy, input_grad=True):
+                self.accumulate("weight", dy.flip(-1).mT @ self.kept)
+                self.accumulate("bias", dy.sum(0))
+                return dy @ self.weight
             """,
         "not yet: AttributeError: 'Sly' object has no attribute 'x'": """
             def backward(self, dy, input_grad=True):
