@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import Linear, Sequential, Tanh, batches, check_close, circle, gradcheck, numeric_grad, one_hot
+from minidl import Linear, Part, Sequential, Tanh, batches, check_close, circle, gradcheck, numeric_grad, one_hot
 from minidl.checks import diagnose, looks_like
 from minidl.data import split, standardize
 
@@ -206,3 +206,22 @@ def test_diagnose():
         assert diagnose(4 * off, 4, known) == word
     for off, word in ((9e-7, "right"), (1.1e-6, "not yet, and no mistake that is known here")):
         assert diagnose(off, 0, known) == word
+
+
+def test_one_suspicion_at_a_time():
+    class Half(Part):
+        def forward(self, x):
+            return x / 2
+
+        def backward(self, dy):
+            return dy  # dy itself, and twice the right one
+
+    with pytest.raises(AssertionError, match="it looks twice the right one$"):
+        gradcheck(Half(), torch.randn(3, 2, dtype=torch.float64))
+
+
+def test_of_an_error_the_first_line():
+    def fails():
+        raise ValueError("one\ntwo")
+
+    assert diagnose(fails, 1, {}) == "not yet: ValueError: one"
