@@ -39,7 +39,7 @@ class _Numbers:
         return t.mul_(number)
 
     def add_(self, t, other, number):
-        """t = t + number * other, rounded once."""
+        """t = t + number * other, in one go."""
         return t.add_(other, alpha=number)
 
 # %% ../chapters/08_sgd.ipynb #d8000011
@@ -118,7 +118,7 @@ class Optimizer(_Remembering):
         or a tensor that does not fit.
         """
         names = [*self.rule_names, *self.memory_names]
-        self.require(f"the keys {names}", list(state) == names, [*state])
+        self.require(f"the keys {names}", set(state) == set(names), [*state])
         self.check_rules({name: state[name] for name in self.rule_names})
         for name in self.memory_names:
             for i, t in dict(state[name]).items():

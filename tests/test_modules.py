@@ -779,3 +779,14 @@ def test_a_module_without_its_methods_says_so():
 def test_public_names():
     assert minidl.__version__
     assert all(hasattr(minidl, name) for name in minidl.__all__)
+
+
+def test_a_name_may_be_any():
+    class Odd(minidl.Module):
+        parameter_names = ("X",)
+
+        def __init__(self):
+            self.X = torch.ones(2)
+
+    assert list(Odd().state_dict()) == ["X"]
+    assert list(Sequential(Odd()).state_dict()) == ["0.X"]

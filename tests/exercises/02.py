@@ -9,6 +9,11 @@ WRONG = {
         "not yet, and no mistake that is known here": "best_k = 2**-26",
     },
     "backward_of_product": {
+        "a, b or dy was written over": """
+            def backward_of_product(a, b, dy):
+                da = dy * b
+                return torch.stack([da, dy.mul_(a)])
+            """,
         "da and db are exchanged": """
             def backward_of_product(a, b, dy):
                 return torch.stack([dy * a, dy * b])

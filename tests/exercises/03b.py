@@ -8,6 +8,11 @@ WRONG = {
         "not yet, and no mistake that is known here": "answer_1 = [7, 3]",
     },
     "Gate": {
+        "dy, the caller's, was written over": """
+            def backward(self, dy):
+                self.accumulate("weight", (dy * self.kept).sum(0))
+                return self.inner.backward(dy.mul_(self.weight))
+            """,
         "dy went inside without the weight": """
             def backward(self, dy):
                 self.accumulate("weight", (dy * self.kept).sum(0))

@@ -11,6 +11,12 @@ WRONG = {
         "not yet, and no mistake that is known here": "answer_1 = [2 / 50, 1 / 25, 87, 2 * 1.9 / 50]",
     },
     "average": {
+        "the gradients were written over": """
+            def average(gradients, beta):
+                shares = (1 - beta) * beta ** torch.arange(len(gradients) - 1, -1, -1, dtype=f64)
+                gradients[0] /= 1 - beta
+                return shares @ gradients
+            """,
         "the first gradient enters whole: v starts as g": """
             def average(gradients, beta):
                 return ((1 - beta) * beta ** torch.arange(len(gradients) - 1, -1, -1.0) * gradients).sum()
