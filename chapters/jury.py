@@ -185,7 +185,7 @@ def claims_and_nudges(part, made, upstream):
         return [(module.backward(), numeric_grad(forward, inputs[0]))]
     module, *inputs = built(part, made)
     dy = upstream(forward())
-    dx = module.backward(dy)
+    dx = module.backward(dy.clone())  # it may write over what it gets
     claimed = [dx, *(p.grad for p in module.parameters())]
     return [
         (claim, numeric_grad(lambda _: (dy * forward()).sum(), p))

@@ -161,8 +161,9 @@ class Exchange(StopTogether):
 class RankLoop(Exchange):
     """`fit` on one rank of many: say model.loop = RankLoop.
 
-    Raises: as `fit`, on all ranks at one step; RuntimeError if a rank is
-    lost; ValueError where ranks differ in the number of rows, batch size,
+    Raises: as `fit`; for a bad loss, on all ranks at one step. What is
+    refused on one rank alone is a lost rank for the others: RuntimeError.
+    ValueError where ranks differ in the number of rows, batch size,
     epochs or parameters, or for fewer rows in a batch than ranks.
     Source: chapter 16, formulas 16.1 to 16.3.
     """

@@ -39,12 +39,17 @@ WRONG = {
                     found.append(futures.pop(0).result())
                 return found + [-1] * len(futures)
             """,
-        "not yet: expected the shape (5,), got (4,)": """
+        "a result of 0 is no failure": """
+            def drained(executor, function, values):
+                futures = [executor.submit(function, value) for value in values]
+                return [(not future.exception() and future.result()) or -1 for future in futures]
+            """,
+        "not yet: expected the shape (6,), got (5,)": """
             def drained(executor, function, values):
                 futures = {value: executor.submit(function, value) for value in values}
                 return [-1 if future.exception() else future.result() for future in futures.values()]
             """,
-        "not yet: expected the shape (5,), got (3,)": """
+        "not yet: expected the shape (6,), got (4,)": """
             def drained(executor, function, values):
                 futures = [executor.submit(function, value) for value in values]
                 return [future.result() for future in futures if not future.exception()]
@@ -83,9 +88,21 @@ WRONG = {
             def wrong_cut(jobs, size, workers):
                 return [jobs[i:i + size] for i in range(0, len(jobs), size * workers)]
             """,
-        "jobs are lost, or out of order, for one worker too": """
+        "jobs are lost, or out of order, for one worker too": [
+            """
             def wrong_cut(jobs, size, workers):
                 return [jobs[i::workers + 1] for i in range(workers)]
+            """,
+            """
+            def wrong_cut(jobs, size, workers):
+                size = max(1, size // workers)
+                return [jobs[k * size:(k + 1) * size] for k in range(len(jobs) // size)]
+            """,
+        ],
+        "right": """
+            def wrong_cut(jobs, size, workers):
+                size = min(size, math.ceil(len(jobs) / workers))
+                return [jobs[i:i + size] for i in range(0, len(jobs), size)]
             """,
     },
 }

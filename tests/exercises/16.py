@@ -27,6 +27,13 @@ WRONG = {
             """,
     },
     "other_sum": {
+        "right": """
+            def other_sum(vectors):
+                total = vectors[-1]
+                for vector in vectors[:-1].flip(0):
+                    total += vector
+                return total
+            """,
         "both pass: these are the bits of (16.3)": """
             def other_sum(vectors):
                 return (vectors[1] + vectors[0] + vectors[2]) + vectors[3]

@@ -11,6 +11,12 @@ WRONG = {
         "not yet: expected the shape (6,), got (3,)": "answer_1 = [2, 5, 1]",
     },
     "parted": {
+        "right": """
+            def parted(deal):
+                x, g = torch.arange(10.0), torch.Generator().manual_seed(1)
+                dealt = deal(x, x, batch_size=3, shuffle=True, generator=g)
+                return int(any((a != b).any() for a, b in dealt))
+            """,
         "it sees nothing: are rows shuffled at all?": """
             def parted(deal):
                 x = torch.arange(10.0)
@@ -21,6 +27,17 @@ WRONG = {
                 x = torch.arange(10.0)
                 dealt = list(deal(x, x, 3, shuffle=True))
                 return int(sum(len(a) for a, _ in dealt) < 10 or any((a != b).any() for a, b in dealt))
+            """,
+        "it objects to lost rows too, if it meets them": """
+            def parted(deal):
+                pairs = [pair for a, b in deal(*[torch.arange(100)] * 2, 10, shuffle=True) for pair in zip(a, b)]
+                return int(sorted(pairs) != [(i, i) for i in range(100)])
+            """,
+        "where nothing is parted it gives None": """
+            def parted(deal):
+                x = torch.arange(10.0)
+                if any((a != b).any() for a, b in deal(x, x, batch_size=3, shuffle=True)):
+                    return 1
             """,
         "it objects to every order but that of the data": """
             def parted(deal):
@@ -39,6 +56,11 @@ WRONG = {
             """,
     },
     "Sly": {
+        "right": """
+            def backward(self, dy, input_grad=True):
+                dy.copy_(dy.flip(-1).clone())
+                return super().backward(dy, input_grad)
+            """,
         "right: now plant a slip": """
             def backward(self, dy, input_grad=True):
                 return super().backward(dy, input_grad)
@@ -57,6 +79,10 @@ WRONG = {
                 self.accumulate("weight", dy.flip(-1).mT @ self.kept)
                 self.accumulate("bias", dy.sum(0))
                 return dy @ self.weight
+            """,
+        "not yet: ValueError: backward returns None": """
+            def backward(self, dy, input_grad=True):
+                super().backward(dy.flip(-1), input_grad)
             """,
         "not yet: AttributeError: 'Sly' object has no attribute 'x'": """
             def backward(self, dy, input_grad=True):
