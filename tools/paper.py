@@ -160,14 +160,14 @@ def abstract(found):
     result = f"Of {len(found)} reports, the rule finds: {counts}. It excludes {out} of {len(lines)} rows below."
     return (
         "Five student reports built small deep-learning frameworks and tested them on one task: to tell the points "
-        "inside a circle from those outside. Each prints a few error rates, some of a single run, and leaves part of "
-        "its configuration open. We write each report's network, loss, initialisation and optimiser in minidl, a "
-        "framework whose every formula is derived by hand, and train it many times under each reading. One rule, "
-        "stated before any number, excludes a reading when its mean training or test error differs from the report's "
-        "at p below 0.0027, after Holm's correction. What is not excluded is compatible at best: means were compared, "
-        f"not deviations. {'' if preview() else result + ' '}PyTorch trains beside minidl from the same seeds: single "
-        "networks with the same loss at every step, to the last bit where the arithmetic is the same; elsewhere the "
-        "first steps agree to rounding."
+        "inside a circle from those outside. Each prints a few errors or accuracies, some of a single run, and leaves "
+        "part of its configuration open. We write each report's network, loss, initialisation and optimiser in "
+        "minidl, a framework whose every formula is derived by hand, and train it many times under each reading. One "
+        "rule, stated before the results, excludes a reading when its mean training or test error differs from the "
+        "report's at p below 0.0027, after Holm's correction. What is not excluded is compatible at best: means were "
+        f"compared, not deviations. {'' if preview() else result + ' '}PyTorch trains beside minidl from the same "
+        "seeds: single networks with the same loss at every step, to the last bit where the arithmetic is the same; "
+        "elsewhere the first steps agree to rounding."
     )
 
 
