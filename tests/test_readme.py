@@ -61,3 +61,12 @@ def test_its_commands_and_links_exist():
 def test_its_table_has_every_chapter_under_its_title(notebook):
     title = nbformat.read(notebook, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
     assert f"| {notebook.name.split('_')[0]} | [{title}](chapters/{notebook.name}) |" in README
+
+
+@pytest.mark.parametrize(
+    "what, where, there", [("calls", "12c", "{} calls by the modules"), ("bugs", "17", "convicted, of {}:")]
+)
+def test_its_numbers_are_those_of_the_chapters(what, where, there):
+    number = re.search(rf"(\d+) {what}", README)[1]
+    (path,) = chapters.CHAPTERS.glob(f"{where}_*.ipynb")
+    assert there.format(number) in path.read_text(encoding="utf-8")
