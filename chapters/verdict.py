@@ -191,7 +191,8 @@ def name(line):
 
 
 def z_cell(z):
-    """A distance in standard errors."""
+    """A distance in standard errors; one that is infinite comes out of a notebook as a word."""
+    z = float(z)
     return f"{z:.1f}" if abs(z) < 100 else f"{z:.0f}"
 
 

@@ -146,6 +146,15 @@ def test_a_preview_says_so_on_every_table(folder, capsys):
     assert "It excludes" not in html
 
 
+def test_a_distance_may_be_infinite(folder, capsys):
+    """Where all networks are alike and the paper has one run; in a notebook's JSON it is a word."""
+    shutil.copy(HERE / "verdict.py", folder)
+    one_run = REPORT.replace("0.5, 0.5, 10", "n=1")
+    part(folder, "18a_one", one_run.format("001", "[0.1, 0.1]"))
+    reproduce.reproduce()
+    assert ">inf / inf<" in page(folder)
+
+
 SPEEDS = """
 from speeds import Speeds
 speeds = Speeds(50)
